@@ -1,0 +1,1 @@
+"""What comes in: sources of records, and the decoding of records into messages."""

@@ -1,0 +1,1 @@
+"""What goes out: sinks with one transaction per epoch, dead letters, the publisher of data sets."""
