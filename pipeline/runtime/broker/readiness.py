@@ -1,0 +1,67 @@
+"""When a broker that was just started can be used: it answers, and it is the one that we started."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from pipeline.runtime.broker.child import Child
+from pipeline.runtime.broker.errors import BrokerError, PortTaken
+from pipeline.runtime.broker.logs import last_lines
+from pipeline.runtime.broker.ports import LOOPBACK
+
+POLL_S = 0.05
+PORT_TAKEN = ("Address already in use", "AddrInUse")
+
+
+def wait_ready(child: Child, port: int, cluster_id: str, log: Path, since: int, timeout_s: float) -> None:
+    """Return when the broker of `cluster_id` answers on `port`.
+
+    `since` is the length of the log before this start. Raises PortTaken where
+    another program has the port, BrokerError with the log's last lines where
+    the broker dies or does not answer within `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if not child.running:
+            _explain_death(child, log, since)
+        found = _answering_cluster(port)
+        if found == cluster_id:
+            return
+        if found is not None:
+            raise PortTaken(f"{LOOPBACK}:{port} is taken by another broker, of cluster {found}")
+        time.sleep(POLL_S)
+    end = last_lines(log, 10, since)
+    raise BrokerError(f"the broker did not answer within {timeout_s:.0f} s; its log ends:\n{end}")
+
+
+def _explain_death(child: Child, log: Path, since: int) -> None:
+    status = child.wait()
+    end = last_lines(log, 15, since)
+    if any(sign in end for sign in PORT_TAKEN):
+        raise PortTaken(f"a port was taken while the broker started; its log ends:\n{end}")
+    raise BrokerError(f"the broker died at start with status {status}; its log ends:\n{end}")
+
+
+def _answering_cluster(port: int) -> str | None:
+    """The id of the cluster whose broker answers on `port`, once it has registered; None before."""
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=0.5).close()
+    except OSError:
+        return None
+    admin = None
+    try:
+        admin = KafkaAdminClient(
+            bootstrap_servers=f"{LOOPBACK}:{port}", bootstrap_timeout_ms=5000, request_timeout_ms=5000
+        )
+        cluster = admin.describe_cluster()
+    except KafkaError:
+        return None
+    finally:
+        if admin is not None:
+            admin.close()
+    return str(cluster["cluster_id"]) if cluster["brokers"] else None
