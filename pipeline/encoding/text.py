@@ -16,9 +16,9 @@ def clean(text: str) -> str:
     >>> clean("  Cafe\u0301\x00 \n\t noir ")
     'Café noir'
     """
-    composed = unicodedata.normalize("NFC", text)
-    kept = (c for c in composed if c.isspace() or unicodedata.category(c) not in _DROPPED)
-    return " ".join("".join(kept).split())
+    kept = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in _DROPPED)
+    # Composed last: what a control character held apart composes once it is gone.
+    return " ".join(unicodedata.normalize("NFC", kept).split())
 
 
 def item_text(item: Item) -> str:

@@ -1,0 +1,300 @@
+"""The embedder stage: items and texts of events in, vectors out.
+
+It owns no state that the log does not hold. What it remembers, which vector it
+last committed for which item, only saves work: `warm` reads it back from the
+vectors topic. One loop is poll → embed → commit, where the commit carries the
+vectors and the positions read in one transaction; an exception from the sink
+leaves the loop, and the caller starts again from the committed positions.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from pipeline.encoding.cache import CachedEncoder
+from pipeline.encoding.committed import CommittedVectors
+from pipeline.encoding.text import clean, content_hash, item_text, text_hash
+from pipeline.messages import (
+    DeadLetter,
+    Event,
+    EventVector,
+    Item,
+    Message,
+    Output,
+    Record,
+    Source,
+    Tombstone,
+    Undecodable,
+    Vector,
+    encode,
+)
+from pipeline.ports import Decoder, Encoder, Sink
+from pipeline.ports import Source as RecordSource
+from pipeline.settings import Settings
+
+PROVIDED = "provided"
+
+_POLL_S = 0.2
+_COMMIT_S = 1.0
+# One poll's worth of texts should take about this long: it bounds latency and the reaction to a stop.
+_EMBED_S = 0.4
+_FIRST_POLL = 32
+_PROBE = "probe"
+# What an encoder can be expected to raise because of a text, not because the process is broken.
+_TEXT_FAULTS = (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError)
+_vector_decoder = msgspec.json.Decoder(Vector)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text to be embedded, and the record and message that it came from."""
+
+    record: Record
+    message: Item | Event
+    text: str
+    hash: str
+
+
+class Embedder:
+    """Embeds items and events that carry text. Not thread-safe; the counters may be read from any thread.
+
+    `skipped` counts records that do not decode (the learner dead-letters them),
+    `unchanged` items whose vector stands already, `dead_lettered` records that
+    could not be embedded.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decode: Decoder,
+        settings: Settings,
+        dead_letter: Callable[[DeadLetter], Output],
+        *,
+        remembered: int = 1_000_000,
+    ) -> None:
+        """`remembered` bounds the items of which the last vector is known, see `CommittedVectors`."""
+        self._encoder = encoder
+        self._cache = CachedEncoder(encoder, settings.encoding.cache_texts)
+        self._decode = decode
+        self._dead_letter = dead_letter
+        self._max_records = settings.encoding.max_records
+        self._items = settings.topic("items")
+        self._events = settings.topic("events")
+        self._vectors = settings.topic("vectors")
+        self._event_vectors = settings.topic("event-vectors")
+        self._standing = CommittedVectors(remembered)
+        self.skipped = 0
+        self.unchanged = 0
+        self.dead_lettered = 0
+
+    @property
+    def texts_embedded(self) -> int:
+        """Texts that went through the encoder."""
+        return self._cache.misses
+
+    @property
+    def cache_hits(self) -> int:
+        """Texts answered from the cache."""
+        return self._cache.hits
+
+    def run(self, source: RecordSource, sink: Sink, stop: threading.Event) -> None:
+        """Embed until `stop` is set; `source` stands at its positions and `sink` is started.
+
+        Raises what the source and the sink raise (`Fenced`, `CommitUnknown`, `LogGap`).
+        What was embedded and not committed is forgotten: after any of these a source
+        placed at the committed positions and a new sink may be given to the same embedder.
+        """
+        size = min(_FIRST_POLL, self._max_records)
+        committed_at, uncommitted = time.monotonic(), False
+        partitions = self._item_partitions(source)
+        while not stop.is_set():
+            records = source.poll(size, _POLL_S)
+            partitions = self._after_rebalance(source, partitions)
+            began = time.monotonic()
+            outputs = self.embed(records)
+            size = self._next_size(size, len(records), time.monotonic() - began)
+            uncommitted = uncommitted or bool(records)
+            # Events without text need no transaction each: positions wait for a vector, a pause or a second.
+            due = not records or time.monotonic() - committed_at > _COMMIT_S
+            if outputs or (uncommitted and due):
+                sink.commit(outputs, None, source.positions())
+                self.committed(outputs)
+                committed_at, uncommitted = time.monotonic(), False
+        if uncommitted:
+            sink.commit([], None, source.positions())
+
+    def _after_rebalance(self, source: RecordSource, before: set[int]) -> set[int]:
+        """The partitions held now. Of those gained another embedder may have written newer vectors."""
+        now = self._item_partitions(source)
+        if gained := now - before:
+            self._standing.drop_partitions(gained)
+        return now
+
+    def _item_partitions(self, source: RecordSource) -> set[int]:
+        return {place.partition for place in source.positions() if place.topic == self._items}
+
+    def _next_size(self, size: int, polled: int, seconds: float) -> int:
+        if seconds > _EMBED_S:
+            return max(1, size // 2)
+        if polled == size and seconds < _EMBED_S / 2:
+            return min(self._max_records, size * 2)
+        return size
+
+    def embed(self, records: Sequence[Record]) -> list[Output]:
+        """The vectors that these records ask for, tombstones and dead letters.
+
+        Of an item's records only the newest counts. Changes nothing but cache and
+        counters: once the outputs are committed, say so with `committed`. Raises what
+        the encoder raises where it fails on a plain word too: then no text is to blame.
+        """
+        items, texts = self._newest(records)
+        outputs: list[Output] = []
+        for record, message in items.values():
+            if isinstance(message, Tombstone):
+                outputs.append(self._withdrawn(message.key))
+            elif message.vector is not None:
+                outputs += self._provided(record, message)
+            elif text := item_text(message):
+                texts.append(_of(record, message, text))
+            elif message.item_id in self._standing:
+                outputs.append(self._withdrawn(message.item_id))
+        return outputs + self._embedded(texts)
+
+    def committed(self, outputs: Iterable[Output]) -> None:
+        """Remember these outputs of `embed`: the same items are not embedded again."""
+        for output in outputs:
+            if output.topic == self._vectors:
+                self._remember(output.key, output.value)
+
+    def warm(self, records: Iterable[Record]) -> int:
+        """Remember what the vectors topic holds, records in the order of the log, and fill the cache from it.
+
+        Returns how many items have a vector by another encoder: if any, the model
+        was changed, and the items topic must be read from its start again.
+        """
+        for record in records:
+            vector = self._remember(record.key, record.value)
+            if vector is None or vector.encoder != self._cache.identity:
+                continue
+            row = np.frombuffer(vector.vector, "<f4")
+            if row.shape == (self._cache.width,):
+                self._cache.put(vector.text_hash, row)
+        return self._standing.count_other_than({self._cache.identity, PROVIDED})
+
+    def _remember(self, key: bytes | None, value: bytes | None) -> Vector | None:
+        """The vector, unless it is a tombstone or was not written by an embedder."""
+        if value is None:
+            self._standing.drop((key or b"").decode(errors="replace"))
+            return None
+        try:
+            vector = _vector_decoder.decode(value)
+        except msgspec.MsgspecError:
+            return None
+        self._standing.put(vector)
+        return vector
+
+    def _newest(
+        self, records: Sequence[Record]
+    ) -> tuple[dict[str, tuple[Record, Item | Tombstone]], list[_Text]]:
+        items: dict[str, tuple[Record, Item | Tombstone]] = {}
+        texts: list[_Text] = []
+        for record in records:
+            message = self._decoded(record)
+            if record.topic == self._items and isinstance(message, Item | Tombstone):
+                items[message.item_id if isinstance(message, Item) else message.key] = (record, message)
+            elif record.topic == self._events and isinstance(message, Event) and message.text:
+                texts.append(_of(record, message, clean(message.text)))
+        return items, [t for t in texts if t.text]
+
+    def _decoded(self, record: Record) -> Message | None:
+        try:
+            return self._decode(record)
+        except Undecodable:
+            self.skipped += 1
+            return None
+
+    def _withdrawn(self, item_id: str) -> Output:
+        return Output(self._vectors, item_id.encode(), None)
+
+    def _provided(self, record: Record, item: Item) -> list[Output]:
+        """The item's own vector at unit length, or a dead letter where it has no direction."""
+        given = np.array(item.vector, np.float64)
+        largest = float(np.abs(given).max(initial=0.0))
+        if not 0.0 < largest < np.inf:
+            return [self._dead(record, ValueError("the item's own vector is zero or not finite"))]
+        # Scaled first: the squares of very large or very small numbers would leave the range of a float.
+        scaled = given / largest
+        vector = (scaled / np.linalg.norm(scaled)).astype("<f4").tobytes()
+        return self._item_vector(record, item, vector, PROVIDED, content_hash(vector))
+
+    def _embedded(self, texts: list[_Text]) -> list[Output]:
+        changed = [t for t in texts if not self._stands(t)]
+        distinct = {t.hash: t.text for t in changed}
+        vectors = dict(zip(distinct, self._encode(list(distinct.values())), strict=True))
+        outputs: list[Output] = []
+        for t in changed:
+            vector = vectors[t.hash]
+            if not isinstance(vector, bytes):
+                outputs.append(self._dead(t.record, vector))
+            elif isinstance(t.message, Item):
+                outputs += self._item_vector(t.record, t.message, vector, self._cache.identity, t.hash)
+            else:
+                outputs.append(self._event_vector(t.record, t.message, vector, t.hash))
+        return outputs
+
+    def _stands(self, t: _Text) -> bool:
+        if not isinstance(t.message, Item):
+            return False
+        stands = self._standing.stands(t.message.item_id, self._cache.identity, t.hash)
+        self.unchanged += stands
+        return stands
+
+    def _encode(self, texts: list[str]) -> list[bytes | Exception]:
+        """Each text's vector as little-endian float32, or what the encoder raised on that text alone."""
+        if not texts:
+            return []
+        try:
+            return [row.tobytes() for row in self._cache.encode(texts).astype("<f4")]
+        except _TEXT_FAULTS as error:
+            if len(texts) > 1:
+                half = len(texts) // 2
+                return self._encode(texts[:half]) + self._encode(texts[half:])
+            try:
+                self._encoder.encode([_PROBE])
+            except _TEXT_FAULTS:
+                raise error from None
+            return [error]
+
+    def _item_vector(
+        self, record: Record, item: Item, vector: bytes, encoder: str, content: str
+    ) -> list[Output]:
+        message = Vector(item.item_id, vector, encoder, content, Source(record.partition, record.offset))
+        return [Output(self._vectors, item.item_id.encode(), encode(message))]
+
+    def _event_vector(self, record: Record, event: Event, vector: bytes, content: str) -> Output:
+        message = EventVector(
+            user_id=event.actor,
+            event_id=event.event_id or f"{record.topic}-{record.partition}-{record.offset}",
+            event_type=event.event_type,
+            timestamp=event.timestamp,
+            vector=vector,
+            encoder=self._cache.identity,
+            text_hash=content,
+            source=Source(record.partition, record.offset),
+        )
+        return Output(self._event_vectors, event.actor.encode(), encode(message))
+
+    def _dead(self, record: Record, error: Exception) -> Output:
+        self.dead_lettered += 1
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        return self._dead_letter(DeadLetter(record, type(error).__name__, reason, "embedder"))
+
+
+def _of(record: Record, message: Item | Event, text: str) -> _Text:
+    return _Text(record, message, text, text_hash(text))
