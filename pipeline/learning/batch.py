@@ -1,0 +1,118 @@
+"""The micro-batch as tensors, and the axes that every tensor name in `learning` uses.
+
+B events of a micro-batch · Q questions (what would this user like next?) ·
+I rows of the catalogue · U rows of users · L history positions, lag 0 first ·
+T positions of a sequence, oldest first · C candidates · K feature columns ·
+D width of the interest model · P principal components of a text vector ·
+X context features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NO_ITEM = -1
+"""In a history: nothing there. Below it, `-2 - n` is the n-th text vector."""
+
+LEVELS = 8
+TYPES = 64
+
+
+def pack_code(kind: int, level: int, liked: bool, consumes: bool) -> int:
+    """What a history entry was, in 11 bits: event type (6), strength level (3), liked, consumes.
+
+    >>> pack_code(5, 3, True, False)
+    173
+    """
+    return kind << 5 | level << 2 | int(consumes) << 1 | int(liked)
+
+
+def liked_of(code: Tensor) -> Tensor:
+    """Whether an entry was positive."""
+    return (code & 1).bool()
+
+
+def consumes_of(code: Tensor) -> Tensor:
+    """Whether an entry consumed its item."""
+    return (code >> 1 & 1).bool()
+
+
+def level_of(code: Tensor) -> Tensor:
+    """Strength level, 0 (none given) to 7."""
+    return code >> 2 & 7
+
+
+def kind_of(code: Tensor) -> Tensor:
+    """Row of the event type."""
+    return code >> 5 & 63
+
+
+@dataclass(frozen=True)
+class History:
+    """What users had done, lag 0 the latest. Rows are questions or events."""
+
+    item_QL: Tensor
+    code_QL: Tensor
+    time_QL: Tensor
+    count_Q: Tensor
+
+    def __getitem__(self, rows: Tensor) -> History:
+        return History(self.item_QL[rows], self.code_QL[rows], self.time_QL[rows], self.count_Q[rows])
+
+    @property
+    def item_here_QL(self) -> Tensor:
+        """Positions that hold an item (not a text, not nothing)."""
+        return self.item_QL >= 0
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """A micro-batch of events in their order.
+
+    `item_B` is NO_ITEM for events without one. `level_B`, `code_B` as in
+    `pack_code`; `time_B` in ms; `signal_B` how much the event teaches.
+    `context_BX` holds what the event itself says of its circumstances.
+    """
+
+    user_B: Tensor
+    item_B: Tensor
+    code_B: Tensor
+    time_B: Tensor
+    liked_B: Tensor
+    consumes_B: Tensor
+    signal_B: Tensor
+    value_B: Tensor
+
+    def __len__(self) -> int:
+        return self.user_B.shape[0]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Whose next like is asked for, from what is known before it.
+
+    `banned_QI` marks what may not be answered: consumed, withdrawn, expired, filtered.
+    """
+
+    user_Q: Tensor
+    history: History
+    banned_QI: Tensor
+
+    def __len__(self) -> int:
+        return self.user_Q.shape[0]
+
+
+def top(scores_QI: Tensor, n: int) -> Tensor:
+    """[Q, n] rows of the greatest scores, greatest first; equal scores in row order.
+
+    >>> top(torch.tensor([[1., 3., 3., 2.]]), 3).tolist()
+    [[1, 2, 3]]
+    """
+    n = min(n, scores_QI.shape[1])
+    found = torch.topk(scores_QI, n, dim=1, sorted=False).indices
+    found = found.sort(dim=1).values
+    order = torch.argsort(scores_QI.gather(1, found), dim=1, descending=True, stable=True)
+    return found.gather(1, order)

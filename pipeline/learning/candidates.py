@@ -1,0 +1,62 @@
+"""Candidates: the union of what the scorers propose, fused by reciprocal rank, the best few hundred kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.learning.batch import Questions, top
+from pipeline.learning.scorer import Answer, Scorer
+
+FUSION = 10.0
+FILLER = 1e-6
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Every scorer's answer to the same questions, with the columns numbered through."""
+
+    scorers: tuple[Scorer, ...]
+    answers: tuple[Answer, ...]
+
+    def columns(self) -> list[tuple[Answer, int, int]]:
+        """(answer, its column, how many it proposes), in the order of the features."""
+        return [
+            (answer, at, column.proposes)
+            for scorer, answer in zip(self.scorers, self.answers, strict=True)
+            for at, column in enumerate(scorer.columns)
+        ]
+
+    def whole(self, name: str) -> Tensor:
+        """[Q, I] one named column of the whole catalogue."""
+        for scorer, answer in zip(self.scorers, self.answers, strict=True):
+            for at, column in enumerate(scorer.columns):
+                if column.name == name:
+                    return answer.whole(at)
+        raise KeyError(name)
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, S] every column at these rows."""
+        return torch.cat([answer.at(rows_QC) for answer in self.answers], dim=2)
+
+
+def ask(scorers: Sequence[Scorer], questions: Questions) -> Answers:
+    """Put the questions to every scorer."""
+    return Answers(tuple(scorers), tuple(scorer.ask(questions) for scorer in scorers))
+
+
+def candidates(answers: Answers, banned_QI: Tensor, filler_I: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """[Q, n] rows and whether each may stand: reciprocal-rank fusion (Cormack et al. 2009), filled up by popularity."""
+    fused_QI = (FILLER * (1 + torch.log1p(filler_I)))[None, :].repeat(banned_QI.shape[0], 1)
+    for answer, column, proposes in answers.columns():
+        if proposes == 0:
+            continue
+        rows_QN, meant_QN = answer.propose(column, proposes, banned_QI)
+        share_N = 1 / (FUSION + torch.arange(rows_QN.shape[1], dtype=torch.float32))
+        fused_QI.scatter_add_(1, rows_QN, share_N * meant_QN)
+    fused_QI.masked_fill_(banned_QI, 0)
+    rows_QC = top(fused_QI, n)
+    return rows_QC, fused_QI.gather(1, rows_QC) > 0

@@ -1,0 +1,183 @@
+"""The item arena: what is known of each item, its vector, whether it may be shown."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.learning.arena import Ids, grown
+from pipeline.messages import Item, Vector
+from pipeline.settings import Filter, ListSettings
+
+NO_EXPIRY = torch.iinfo(torch.int64).max
+PROJECTED = 64
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def tag_of(kind: str, value: object) -> int:
+    """64-bit hash under which an item's category or attribute value is kept."""
+    return _hash(f"{kind}={value}")
+
+
+class Catalogue:
+    """One row per item ever named in an item record, a vector or an event.
+
+    `projected_IP` holds each item's text vector on the first 64 principal
+    components of the catalogue, re-estimated whenever it has doubled and turned
+    to fit the components before (orthogonal Procrustes), centred, unit length.
+    """
+
+    def __init__(self) -> None:
+        self.ids = Ids()
+        self.described_I = torch.zeros(64, dtype=torch.bool)
+        self.available_I = torch.zeros(64, dtype=torch.bool)
+        self.expires_I = torch.full((64,), NO_EXPIRY, dtype=torch.int64)
+        self.has_vector_I = torch.zeros(64, dtype=torch.bool)
+        self.count_I = torch.zeros(64, dtype=torch.float32)
+        self.tags_IG = torch.zeros(64, 8, dtype=torch.int64)
+        self.source_I2 = torch.full((64, 2), -1, dtype=torch.int64)
+        self.vector_IE = torch.zeros(64, 0)
+        self.projected_IP = torch.zeros(64, PROJECTED)
+        self.mean_E = torch.zeros(0)
+        self.basis_EP = torch.zeros(0, PROJECTED)
+        self.fitted_at = torch.zeros(1, dtype=torch.int64)
+
+    _ROWS = {
+        "described_I": 0, "available_I": 0, "expires_I": NO_EXPIRY, "has_vector_I": 0, "count_I": 0,
+        "tags_IG": 0, "source_I2": -1, "vector_IE": 0, "projected_IP": 0,
+    }  # fmt: skip
+    _WHOLE = ("mean_E", "basis_EP", "fitted_at")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def row(self, item_id: str) -> int:
+        """The item's row, made if there is none."""
+        row = self.ids.row(item_id)
+        if row >= self.count_I.shape[0]:
+            for name, fill in self._ROWS.items():
+                setattr(self, name, grown(getattr(self, name), row + 1, fill))
+        return row
+
+    def describe(self, item: Item) -> int:
+        """Take an item record; returns its row."""
+        row = self.row(item.item_id)
+        self.described_I[row] = True
+        self.available_I[row] = item.available
+        self.expires_I[row] = NO_EXPIRY if item.expires_at is None else item.expires_at
+        tags = [tag_of("category", c) for c in (*item.categories, *item.tags)]
+        tags += [tag_of(f"attribute:{k}", v) for k, v in sorted(item.attributes.items())]
+        if len(tags) > self.tags_IG.shape[1]:
+            wider = torch.zeros(self.tags_IG.shape[0], max(len(tags), 2 * self.tags_IG.shape[1]), dtype=torch.int64)
+            wider[:, : self.tags_IG.shape[1]] = self.tags_IG
+            self.tags_IG = wider
+        self.tags_IG[row] = 0
+        self.tags_IG[row, : len(tags)] = torch.tensor(tags, dtype=torch.int64)
+        return row
+
+    def withdraw(self, item_id: str) -> int:
+        """An item's tombstone: keep what was learned, show it no more; returns its row, -1 if unknown."""
+        row = self.ids.find(item_id)
+        if row >= 0:
+            self.described_I[row] = False
+        return row
+
+    def take_vectors(self, vectors: list[Vector]) -> None:
+        """Take embeddings; one made from an older record than the present one's is ignored.
+
+        Raises ValueError for a vector whose length is not the catalogue's.
+        """
+        for vector in vectors:
+            values = np.frombuffer(vector.vector, dtype="<f4")
+            row = self.row(vector.item_id)
+            if self.vector_IE.shape[1] == 0:
+                self._set_width(len(values))
+            if len(values) != self.vector_IE.shape[1]:
+                raise ValueError(f"vector of {len(values)} numbers, the catalogue's have {self.vector_IE.shape[1]}")
+            partition, offset = self.source_I2[row].tolist()
+            if partition == vector.source.partition and offset > vector.source.offset:
+                continue
+            self.source_I2[row] = torch.tensor([vector.source.partition, vector.source.offset])
+            self.vector_IE[row] = torch.from_numpy(values.copy())
+            self.has_vector_I[row] = True
+        if vectors:
+            rows = torch.tensor([self.ids.find(v.item_id) for v in vectors])
+            self.projected_IP[rows] = self.project(self.vector_IE[rows])
+            self._maybe_fit()
+
+    def project(self, vector_NE: Tensor) -> Tensor:
+        """[N, P] unit rows: text vectors on the catalogue's principal components; zeros stay zero."""
+        if vector_NE.shape[1] != self.mean_E.shape[0]:
+            return torch.zeros(vector_NE.shape[0], PROJECTED)
+        present = (vector_NE != 0).any(1, keepdim=True)
+        projected = (vector_NE - self.mean_E) @ self.basis_EP
+        return torch.nn.functional.normalize(projected, dim=1) * present
+
+    def showable(self, watermark: int, undescribed: bool) -> Tensor:
+        """[I] whether each item may be recommended at event time `watermark`."""
+        rows = len(self)
+        known = torch.ones(rows, dtype=torch.bool) if undescribed else self.described_I[:rows]
+        offered = self.available_I[:rows] | ~self.described_I[:rows]
+        return known & offered & (self.expires_I[:rows] > watermark)
+
+    def admitted(self, wanted: ListSettings) -> Tensor | None:
+        """[I] whether a list's settings admit each item; None where they admit all."""
+        plain = wanted.include == wanted.exclude == Filter() and not wanted.exclude_items
+        if plain:
+            return None
+        admitted = torch.ones(len(self), dtype=torch.bool)
+        if wanted.include != Filter():
+            admitted &= self._has(wanted.include)
+        admitted &= ~self._has(wanted.exclude)
+        for item_id in wanted.exclude_items:
+            if (row := self.ids.find(item_id)) >= 0:
+                admitted[row] = False
+        return admitted
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, as tensors."""
+        return {f"items.{n}": getattr(self, n) for n in (*self._ROWS, *self._WHOLE)} | self.ids.state("items.ids")
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for name in (*self._ROWS, *self._WHOLE):
+            setattr(self, name, tensors[f"items.{name}"].clone())
+        self.ids.load("items.ids", tensors)
+
+    def _has(self, wanted: Filter) -> Tensor:
+        """[I] whether each item has one of the categories, or for some attribute one of the values."""
+        tags = [tag_of("category", c) for c in wanted.categories]
+        tags += [tag_of(f"attribute:{k}", v) for k, values in wanted.attributes.items() for v in values]
+        if not tags:
+            return torch.zeros(len(self), dtype=torch.bool)
+        return torch.isin(self.tags_IG[: len(self)], torch.tensor(tags)).any(1)
+
+    def _set_width(self, width: int) -> None:
+        self.vector_IE = torch.zeros(self.count_I.shape[0], width)
+        self.mean_E = torch.zeros(width)
+        generator = torch.Generator().manual_seed(width)
+        random = torch.randn(width, max(PROJECTED, width), generator=generator)
+        self.basis_EP = torch.linalg.qr(random).Q[:, :PROJECTED].contiguous()
+        if width < PROJECTED:
+            self.basis_EP = torch.nn.functional.pad(self.basis_EP, (0, PROJECTED - self.basis_EP.shape[1]))
+
+    def _maybe_fit(self) -> None:
+        have = int(self.has_vector_I.sum())
+        if have < 2 * PROJECTED or have < 2 * int(self.fitted_at):
+            return
+        known_NE = self.vector_IE[self.has_vector_I].double()
+        mean_E = known_NE.mean(0)
+        centred = known_NE - mean_E
+        components = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :PROJECTED]
+        left, _, right = torch.linalg.svd(components.T @ self.basis_EP[:, : components.shape[1]].double())
+        turned = components @ (left @ right)
+        self.basis_EP = torch.nn.functional.pad(turned, (0, PROJECTED - turned.shape[1])).float()
+        self.mean_E = mean_E.float()
+        self.fitted_at[0] = have
+        self.projected_IP[: len(self)] = self.project(self.vector_IE[: len(self)])

@@ -1,0 +1,228 @@
+"""The loops that no tensor operation can say: histories advanced in order, sparse pair counts, matrix factorisation.
+
+Single-threaded and without fast-math, so that the same input gives the same bits.
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+LOCAL = {"cache": True, "nogil": True}
+
+
+@njit(**LOCAL)
+def emit(ring_item, ring_code, ring_time, count, user, row, out_item, out_code, out_time):
+    """Write one user's history to row `row` of the outputs, lag 0 first."""
+    length = ring_item.shape[1]
+    n = count[user]
+    for lag in range(length):
+        if lag < n:
+            slot = (n - 1 - lag) % length
+            out_item[row, lag] = ring_item[user, slot]
+            out_code[row, lag] = ring_code[user, slot]
+            out_time[row, lag] = ring_time[user, slot]
+        else:
+            out_item[row, lag] = -1
+            out_code[row, lag] = 0
+            out_time[row, lag] = 0
+
+
+@njit(**LOCAL)
+def ban_consumed(head, node_item, node_next, user, mask):
+    """Set mask[item] for each item that the user has consumed."""
+    node = head[user]
+    while node >= 0:
+        item = node_item[node]
+        if item < mask.shape[0]:
+            mask[item] = True
+        node = node_next[node]
+
+
+@njit(**LOCAL)
+def has_consumed(head, node_item, node_next, user, item):
+    """Whether the user has consumed the item."""
+    node = head[user]
+    while node >= 0:
+        if node_item[node] == item:
+            return True
+        node = node_next[node]
+    return False
+
+
+@njit(**LOCAL)
+def consume(head, node_item, node_next, nodes, user, item):
+    """Add an item to the user's consumed chain; nodes is [extent, first free]."""
+    node = nodes[1]
+    if node >= 0:
+        nodes[1] = node_next[node]
+    else:
+        node = nodes[0]
+        nodes[0] += 1
+    node_item[node] = item
+    node_next[node] = head[user]
+    head[user] = node
+
+
+@njit(**LOCAL)
+def release_chain(head, node_next, nodes, user):
+    """Give the user's consumed chain back to the free nodes."""
+    node = head[user]
+    while node >= 0:
+        following = node_next[node]
+        node_next[node] = nodes[1]
+        nodes[1] = node
+        node = following
+    head[user] = -1
+
+
+@njit(**LOCAL)
+def push(ring_item, ring_code, ring_time, count, user, item, code, time):
+    """Append one entry to a user's history."""
+    slot = count[user] % ring_item.shape[1]
+    ring_item[user, slot] = item
+    ring_code[user, slot] = code
+    ring_time[user, slot] = time
+    count[user] += 1
+
+
+@njit(**LOCAL)
+def advance(
+    ring_item, ring_code, ring_time, count, head, node_item, node_next, nodes,
+    user_B, item_B, code_B, time_B, consumes_B, question_B,
+    out_item, out_code, out_time, out_count, out_seen, out_mask,
+):  # fmt: skip
+    """Take events in order: note each user's history just before, then append the event to it."""
+    for b in range(user_B.shape[0]):
+        user = user_B[b]
+        item = item_B[b]
+        emit(ring_item, ring_code, ring_time, count, user, b, out_item, out_code, out_time)
+        out_count[b] = count[user]
+        out_seen[b] = item >= 0 and has_consumed(head, node_item, node_next, user, item)
+        if question_B[b] >= 0:
+            ban_consumed(head, node_item, node_next, user, out_mask[question_B[b]])
+        if item >= 0:
+            push(ring_item, ring_code, ring_time, count, user, item, code_B[b], time_B[b])
+            if consumes_B[b] and not out_seen[b]:
+                consume(head, node_item, node_next, nodes, user, item)
+
+
+@njit(**LOCAL)
+def windows(ring_item, ring_code, ring_time, count, head, node_item, node_next, user_Q, out_item, out_code, out_time, out_mask):
+    """Histories and consumed masks of users as they are now."""
+    for q in range(user_Q.shape[0]):
+        emit(ring_item, ring_code, ring_time, count, user_Q[q], q, out_item, out_code, out_time)
+        ban_consumed(head, node_item, node_next, user_Q[q], out_mask[q])
+
+
+@njit(**LOCAL)
+def _bump(neighbour, filled, value, i, j, channel, amount):
+    """Add to one channel of the pair (i, j) in row i's bounded list, evicting its weakest pair when full."""
+    n = filled[i]
+    for s in range(n):
+        if neighbour[i, s] == j:
+            value[i, s, channel] += amount
+            return s
+    slots = neighbour.shape[1]
+    if n < slots:
+        slot = n
+        filled[i] = n + 1
+    else:
+        slot = 0
+        least = np.inf
+        for s in range(slots):
+            mass = value[i, s, 0] + value[i, s, 1]
+            if mass < least:
+                least = mass
+                slot = s
+    neighbour[i, slot] = j
+    for c in range(value.shape[2]):
+        value[i, slot, c] = 0.0
+    value[i, slot, channel] = amount
+    return slot
+
+
+@njit(**LOCAL)
+def count_pairs(
+    neighbour, filled, value, item_B, liked_B, learn_B, hist_item, hist_code, power, gain,
+):  # fmt: skip
+    """Count each event's item with the user's previous ones.
+
+    Channels: 0 both liked, lag < 100 · 1 all, lag < 30 · 2 forward, lag < 10 ·
+    3 backward, lag < 10 · 4 forward, lag < 4 · 5 as 1, asymmetric and decaying
+    in time (`gain` grows instead). `power[c, lag]` is the channel's weight at a lag.
+    """
+    reach = hist_item.shape[1]
+    for b in range(item_B.shape[0]):
+        j = item_B[b]
+        if j < 0 or not learn_B[b]:
+            continue
+        for lag in range(min(reach, 100)):
+            i = hist_item[b, lag]
+            if i < 0 or i == j:
+                continue
+            old_liked = hist_code[b, lag] & 1
+            if not (old_liked and liked_B[b]) and lag >= 30:
+                continue
+            if old_liked and liked_B[b]:
+                s = _bump(neighbour, filled, value, i, j, 0, power[0, lag])
+                r = _bump(neighbour, filled, value, j, i, 0, power[0, lag])
+            else:
+                s = _bump(neighbour, filled, value, i, j, 1, np.float32(0.0))
+                r = _bump(neighbour, filled, value, j, i, 1, np.float32(0.0))
+            if lag < 30:
+                value[i, s, 1] += power[1, lag]
+                value[j, r, 1] += power[1, lag]
+                strength = gain[0] * power[5, lag] * (1.0 if (old_liked and liked_B[b]) else 0.5)
+                value[i, s, 5] += strength
+                value[j, r, 5] += 0.3 * strength
+            if lag < 10:
+                value[i, s, 2] += power[2, lag]
+                value[j, r, 3] += power[3, lag]
+            if lag < 4:
+                value[i, s, 4] += power[4, lag]
+
+
+@njit(**LOCAL)
+def score_pairs(neighbour, filled, value, hist_item, hist_code, channel_S, decay_SL, reach_S, from_SI, out_QIS):
+    """out[q, j, s] = sum over lags of decay[s, lag] * liking * value[i, j, channel[s]] * from[s, i].
+
+    `reach_S` (descending) is how many lags each score looks back.
+    """
+    scores = channel_S.shape[0]
+    weight = np.zeros(scores, np.float32)
+    for q in range(hist_item.shape[0]):
+        for lag in range(min(hist_item.shape[1], reach_S[0])):
+            i = hist_item[q, lag]
+            if i < 0:
+                continue
+            liking = np.float32(1.0) if hist_code[q, lag] & 1 else np.float32(0.5)
+            live = 0
+            while live < scores and reach_S[live] > lag:
+                weight[live] = decay_SL[live, lag] * liking * from_SI[live, i]
+                live += 1
+            for s in range(filled[i]):
+                j = neighbour[i, s]
+                for m in range(live):
+                    out_QIS[q, j, m] += weight[m] * value[i, s, channel_S[m]]
+
+
+@njit(**LOCAL)
+def factorise(user_UD, item_ID, user_B, item_B, weight_B, rate, shrink):
+    """Incremental SGD on positives, one pass in order (Vinagre et al. 2014, ISGD)."""
+    width = user_UD.shape[1]
+    for b in range(user_B.shape[0]):
+        u = user_B[b]
+        i = item_B[b]
+        if i < 0 or weight_B[b] <= 0:
+            continue
+        dot = np.float32(0.0)
+        for d in range(width):
+            dot += user_UD[u, d] * item_ID[i, d]
+        error = np.float32(1.0) - dot
+        step = rate * weight_B[b]
+        for d in range(width):
+            old = user_UD[u, d]
+            user_UD[u, d] += step * (error * item_ID[i, d] - shrink * old)
+            item_ID[i, d] += step * (error * old - shrink * item_ID[i, d])

@@ -1,0 +1,264 @@
+"""The learner: arenas, scorers, dynamic weights, and the verbs that `pipeline.step` calls on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.learning.arena import grown
+from pipeline.learning.batch import NO_ITEM, TYPES, Interactions, Questions, pack_code
+from pipeline.learning.candidates import Answers, ask, candidates
+from pipeline.learning.catalogue import Catalogue
+from pipeline.learning.context import FIXED, context
+from pipeline.learning.ranks import Ranks, best, pooled_rank, rank_of
+from pipeline.learning.scorer import Observation, Scorer
+from pipeline.learning.scorers.content import Content
+from pipeline.learning.scorers.factorization import Factorization
+from pipeline.learning.scorers.interest import Interest
+from pipeline.learning.scorers.neighbours import Neighbours
+from pipeline.learning.scorers.popularity import Popularity
+from pipeline.learning.texts import Texts
+from pipeline.learning.users import Users
+from pipeline.learning.weights import DynamicWeights, Lists, features, maturity
+from pipeline.messages import Event
+from pipeline.settings import EventType, Settings
+
+PEERS = {"popularity": "popularity-20k", "item-item": "together"}
+TOP = 10
+TRACK = 0.9
+UNKNOWN_TYPE = EventType(signal=0.3)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Admitted events as tensors, with what stood before each."""
+
+    events: Interactions
+    seen: Observation
+    questions: Questions
+    target_Q: Tensor
+    weight_Q: Tensor
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What each question would have been answered, before its event was learned."""
+
+    answers: Answers
+    rows_QC: Tensor
+    lists: Lists
+    score_QC: Tensor
+
+
+class Learner:
+    """All state that events change. One instance per shard; not thread-safe."""
+
+    def __init__(self, settings: Settings, device: torch.device, *, undescribed: bool = False) -> None:
+        self.settings = settings
+        self.undescribed = undescribed
+        learning = settings.learning
+        size = max(wanted.size for wanted in settings.publishing.lists.values())
+        self.catalogue = Catalogue()
+        self.users = Users(learning.history, size)
+        self.texts = Texts()
+        self.popularity = Popularity()
+        self.neighbours = Neighbours(learning.neighbours, learning.history)
+        self.interest = Interest(
+            settings.seed, learning.width, learning.sequence, learning.interest_steps, device,
+            self.catalogue, self.users, self.texts, self.popularity,
+        )  # fmt: skip
+        self.scorers: tuple[Scorer, ...] = (
+            self.popularity,
+            self.neighbours,
+            Content(self.catalogue, self.texts),
+            Factorization(settings.seed),
+            self.interest,
+        )
+        self.columns = [column for scorer in self.scorers for column in scorer.columns]
+        self._logarithmic_S = torch.tensor([column.logarithmic for column in self.columns])
+        self.weights = DynamicWeights(len(self.columns), FIXED + len(self.columns), settings.seed, device)
+        self.track_US = torch.zeros(64, len(self.columns))
+        self.kinds = sorted(learning.event_types)[: TYPES - 16]
+
+    def admit(self, events: Sequence[Event], times: Sequence[int], watermark: int) -> Batch:
+        """Ids → rows, histories advanced; questions are the likes of items not yet consumed.
+
+        `times` are the events' clamped times in ms, ascending; `watermark` is
+        the greatest time before them: what has expired by then is not asked for.
+        """
+        known = len(self.catalogue)
+        interactions = self._interactions(events, times)
+        self._resize()
+        asked_B = interactions.liked_B & (interactions.item_B >= 0)
+        question_B = torch.where(asked_B, asked_B.cumsum(0) - 1, -1)
+        span = max(known, min(1, len(self.catalogue)))
+        before, consumed_B, mask_QI = self.users.advance(interactions, question_B, span)
+        learn_B = (interactions.item_B >= 0) & (interactions.signal_B > 0)
+        seen = Observation(interactions, before, ~consumed_B, learn_B)
+        rows = torch.nonzero(asked_B & ~consumed_B).flatten()
+        showable_I = self.catalogue.showable(watermark, self.undescribed)[:span]
+        showable_I[known:] = False
+        banned_QI = mask_QI[question_B[rows]] | ~showable_I
+        questions = Questions(interactions.user_B[rows], before[rows], banned_QI)
+        return Batch(interactions, seen, questions, interactions.item_B[rows], interactions.signal_B[rows])
+
+    def predict(self, questions: Questions) -> Predictions:
+        """Candidates and their scores, by the weights and statistics as they are now."""
+        answers = ask(self.scorers, questions)
+        return self.rank(questions, answers, questions.banned_QI)
+
+    def rank(self, questions: Questions, answers: Answers, banned_QI: Tensor) -> Predictions:
+        """The answers' candidates under a (further) ban, scored by the dynamic weights."""
+        items = banned_QI.shape[1]
+        filler_I = self.popularity.count_HI[1, :items]
+        rows_QC, present_QC = candidates(answers, banned_QI, filler_I, self.settings.learning.candidates)
+        feature_QCK = features(answers.at(rows_QC), self._logarithmic_S, present_QC)
+        maturity_QC = maturity(self.catalogue.count_I[rows_QC])
+        lists = Lists(feature_QCK, maturity_QC, context(questions, self.track_US), present_QC)
+        return Predictions(answers, rows_QC, lists, self.weights.score(lists))
+
+    def score(self, batch: Batch, predicted: Predictions, peers: Sequence[str] = ()) -> Ranks:
+        """Where each question's liked item stood, for the learner and for peers (single columns run alone)."""
+        banned_QI, target_Q = batch.questions.banned_QI, batch.target_Q
+        items = banned_QI.shape[1]
+        rest_QI = self.popularity.count_HI[1, :items].expand(len(target_Q), -1)
+        ranks = {"headrace": pooled_rank(predicted.score_QC, predicted.rows_QC, rest_QI, banned_QI, target_Q)}
+        order = torch.argsort(predicted.score_QC, dim=1, descending=True, stable=True)[:, :TOP]
+        shown = predicted.score_QC.gather(1, order) > -torch.inf
+        tops = {"headrace": predicted.rows_QC.gather(1, order).masked_fill(~shown, NO_ITEM)}
+        for peer in peers:
+            whole_QI = predicted.answers.whole(PEERS[peer])
+            ranks[peer] = rank_of(whole_QI, banned_QI, target_Q)
+            tops[peer] = best(whole_QI, banned_QI, TOP)
+        item_count_Q = self.catalogue.count_I[target_Q]
+        return Ranks(ranks, tops, (~banned_QI).sum(1), item_count_Q, batch.questions.history.count_Q)
+
+    def learn(self, batch: Batch, predicted: Predictions) -> tuple[float, float]:
+        """One gradient step of interest and weights each, and every scorer's statistics; returns both losses."""
+        hit_QC = (predicted.rows_QC == batch.target_Q[:, None]) & predicted.lists.present_QC
+        found = torch.nonzero(hit_QC.any(1)).flatten()
+        place = hit_QC[found].int().argmax(1)
+        weights_loss = self.weights.learn(predicted.lists[found], place, batch.weight_Q[found])
+        self._track(batch.questions.user_Q[found], predicted.lists.feature_QCK[found, place])
+        for scorer in self.scorers:
+            scorer.observe(batch.seen)
+        positive_B = batch.seen.positive_B
+        self.catalogue.count_I.index_add_(0, batch.events.item_B[positive_B], torch.ones(int(positive_B.sum())))
+        return self.interest.loss, weights_loss
+
+    def observe_late(self, events: Sequence[Event], times: Sequence[int]) -> None:
+        """Events further behind than the allowed lateness: they consume and are counted, and teach nothing."""
+        if not events:
+            return
+        late = self._interactions(events, times)
+        self._resize()
+        consumes_B = late.consumes_B & (late.item_B >= 0)
+        self.users.consume_late(late.user_B[consumes_B], late.item_B[consumes_B])
+        counted_B = late.liked_B & (late.item_B >= 0)
+        self.catalogue.count_I.index_add_(0, late.item_B[counted_B], torch.ones(int(counted_B.sum())))
+
+    def take_text(self, user_id: str, event_type: str, time: int, vector: Tensor) -> int:
+        """A text that a user wrote, embedded [E]: joins their history; returns the user's row."""
+        user = self.users.row(user_id)
+        self._resize()
+        number = self.texts.add(self.catalogue.project(vector[None])[0])
+        self.users.append_text(user, number, pack_code(self._kind(event_type), 0, False, False), time)
+        return user
+
+    def erase(self, user_id: str) -> int:
+        """Forget a user everywhere; returns the freed row, -1 if nothing was kept."""
+        row = self.users.forget(user_id)
+        if row >= 0:
+            self._forget(row)
+        return row
+
+    def identify(self, anonymous_id: str, user_id: str) -> int:
+        """Merge an anonymous history into a user's; returns the user's row."""
+        freed, row = self.users.merge(anonymous_id, user_id)
+        if freed >= 0:
+            self._forget(freed)
+        self._resize()
+        return row
+
+    def state(self) -> dict[str, Tensor]:
+        """All state, as named tensors."""
+        tensors = self.catalogue.state() | self.users.state() | self.texts.state() | {"track_US": self.track_US}
+        for scorer in self.scorers:
+            tensors |= {f"scorer.{scorer.name}.{name}": tensor for name, tensor in scorer.state().items()}
+        return tensors | {f"weights.{name}": tensor for name, tensor in self.weights.state().items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self.catalogue.load(tensors)
+        self.users.load(tensors)
+        self.texts.load(tensors)
+        self.track_US = tensors["track_US"].clone()
+        self._resize()
+        for scorer in self.scorers:
+            scorer.load(_under(tensors, f"scorer.{scorer.name}."))
+        self.weights.load(_under(tensors, "weights."))
+
+    def _interactions(self, events: Sequence[Event], times: Sequence[int]) -> Interactions:
+        rules = [self.settings.learning.event_types.get(e.event_type, UNKNOWN_TYPE) for e in events]
+        liked = [_positive(rule, e.value) for rule, e in zip(rules, events, strict=True)]
+        codes = [
+            pack_code(self._kind(e.event_type), _level(rule, e.value), good, rule.consumes)
+            for rule, e, good in zip(rules, events, liked, strict=True)
+        ]
+        return Interactions(
+            torch.tensor([self.users.row(e.actor) for e in events], dtype=torch.int64),
+            torch.tensor([NO_ITEM if e.item_id is None else self.catalogue.row(e.item_id) for e in events]),
+            torch.tensor(codes, dtype=torch.int16),
+            torch.tensor(times, dtype=torch.int64),
+            torch.tensor(liked, dtype=torch.bool),
+            torch.tensor([rule.consumes for rule in rules], dtype=torch.bool),
+            torch.tensor([rule.signal for rule in rules], dtype=torch.float32),
+            torch.tensor([0.0 if e.value is None else e.value for e in events], dtype=torch.float32),
+        )
+
+    def _kind(self, event_type: str) -> int:
+        try:
+            return self.kinds.index(event_type)
+        except ValueError:
+            digest = hashlib.blake2b(event_type.encode(), digest_size=1).digest()
+            return TYPES - 16 + digest[0] % 16
+
+    def _resize(self) -> None:
+        items, users = len(self.catalogue), len(self.users.ids)
+        for scorer in self.scorers:
+            scorer.resize(items, users)
+        self.track_US = grown(self.track_US, users)
+
+    def _track(self, user_Q: Tensor, feature_QK: Tensor) -> None:
+        """Move each user's record of how right each column was towards the last target's rank feature."""
+        rank_QS = feature_QK[:, len(self.columns) :]
+        for user, rank_S in zip(user_Q.tolist(), rank_QS, strict=True):
+            self.track_US[user].lerp_(rank_S, 1 - TRACK)
+
+    def _forget(self, row: int) -> None:
+        self.track_US[row] = 0
+        for scorer in self.scorers:
+            scorer.forget(row)
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _positive(rule: EventType, value: float | None) -> bool:
+    if isinstance(rule.positive, bool):
+        return rule.positive
+    return value is not None and value >= rule.positive
+
+
+def _level(rule: EventType, value: float | None) -> int:
+    """Strength of an event in 8 steps: a threshold rule's value itself (a rating), else the logarithm of it."""
+    if value is None or value <= 0:
+        return 0
+    if not isinstance(rule.positive, bool):
+        return min(7, max(1, round(value * 4 / rule.positive)))
+    return min(7, 1 + int(value).bit_length())

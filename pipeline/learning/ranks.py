@@ -1,0 +1,61 @@
+"""Where the item that a user then liked stood in the list they would have had: the honest online question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.learning.batch import top
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks of a micro-batch's targets, for the learner and its peers.
+
+    `rank_Q` is 1-based among all items the user could have been shown; 0 is a
+    miss: the item was not known before. Ties count against us.
+    """
+
+    rank_Q: dict[str, Tensor]
+    top_QN: dict[str, Tensor]
+    unseen_Q: Tensor
+    item_count_Q: Tensor
+    user_count_Q: Tensor
+
+    def __len__(self) -> int:
+        return self.unseen_Q.shape[0]
+
+
+def rank_of(score_QI: Tensor, banned_QI: Tensor, target_Q: Tensor) -> Tensor:
+    """[Q] 1-based rank of each target among unbanned items, a tie counting against it; 0 for a banned or unknown one.
+
+    >>> rank_of(torch.tensor([[.5, .9, .5]]), torch.zeros(1, 3, dtype=torch.bool), torch.tensor([0]))
+    tensor([3])
+    """
+    items = score_QI.shape[1]
+    known_Q = target_Q < items
+    place_Q1 = target_Q.clamp(max=max(items - 1, 0))[:, None]
+    if items == 0:
+        return torch.zeros_like(target_Q)
+    target_Q1 = score_QI.gather(1, place_Q1)
+    above_Q = ((score_QI >= target_Q1) & ~banned_QI).sum(1)
+    return torch.where(known_Q & ~banned_QI.gather(1, place_Q1)[:, 0], above_Q, 0)
+
+
+def pooled_rank(score_QC: Tensor, rows_QC: Tensor, rest_QI: Tensor, banned_QI: Tensor, target_Q: Tensor) -> Tensor:
+    """[Q] as `rank_of` where candidates come first by score, then the rest of the catalogue by `rest_QI`."""
+    whole_QI = rest_QI - rest_QI.amax() - 1.0 if rest_QI.numel() else rest_QI
+    floor_Q1 = score_QC.masked_fill(score_QC == -torch.inf, torch.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0)
+    merged_QI = (whole_QI + floor_Q1).scatter(
+        1, rows_QC, torch.where(score_QC == -torch.inf, whole_QI.gather(1, rows_QC) + floor_Q1, score_QC)
+    )
+    return rank_of(merged_QI, banned_QI, target_Q)
+
+
+def best(score_QI: Tensor, banned_QI: Tensor, n: int) -> Tensor:
+    """[Q, n] the rows of a whole-catalogue ranking; -1 where fewer may stand."""
+    score_QI = score_QI.masked_fill(banned_QI, -torch.inf)
+    rows_QN = top(score_QI, n)
+    return rows_QN.masked_fill(score_QI.gather(1, rows_QN) == -torch.inf, -1)

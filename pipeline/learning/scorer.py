@@ -1,0 +1,125 @@
+"""The port behind which every way of scoring items stands: ask, observe, forget. A new scorer is one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.learning.batch import History, Interactions, Questions, top
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A micro-batch as scorers learn from it.
+
+    `before` is each event's user's history just before it. `fresh_B` marks
+    events whose item the user had not consumed; `learn_B` those with an item to learn from.
+    """
+
+    events: Interactions
+    before: History
+    fresh_B: Tensor
+    learn_B: Tensor
+
+    @property
+    def positive_B(self) -> Tensor:
+        """Liked, fresh and with an item."""
+        return self.learn_B & self.events.liked_B & self.fresh_B
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number that a scorer says of a candidate.
+
+    `logarithmic`: a count-like score >= 0, compared by its logarithm.
+    `proposes`: how many of its best join the candidates.
+    """
+
+    name: str
+    logarithmic: bool = True
+    proposes: int = 0
+
+
+class Answer(Protocol):
+    """A scorer's opinion on a batch of questions."""
+
+    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+        """[Q, n] rows that the column holds best, best first, and whether each is meant: not banned, not scored zero."""
+        ...
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, S] scores of these rows; higher is better."""
+        ...
+
+    def whole(self, column: int) -> Tensor:
+        """[Q, I] the column's scores of the whole catalogue; for evaluation."""
+        ...
+
+
+class DenseAnswer:
+    """An answer that scored the whole catalogue: exact, linear in its size."""
+
+    def __init__(self, scores: list[Tensor], questions: int) -> None:
+        """`scores` holds for each column [Q, I], or [1, I] where all questions share it."""
+        self._scores = scores
+        self._questions = questions
+
+    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+        """[Q, n] best rows, and whether each is meant."""
+        score_QI = self._scores[column].masked_fill(banned_QI, -torch.inf)
+        rows_QN = top(score_QI, n)
+        found_QN = score_QI.gather(1, rows_QN)
+        return rows_QN, (found_QN != 0) & (found_QN > -torch.inf)
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, S] scores of these rows."""
+        return torch.stack([s.expand(self._questions, -1).gather(1, rows_QC) for s in self._scores], dim=2)
+
+    def whole(self, column: int) -> Tensor:
+        """[Q, I] the column."""
+        return self._scores[column].expand(self._questions, -1)
+
+
+class Scorer(Protocol):
+    """One way to score items for users; learns from each micro-batch.
+
+    Rows of items and users are the arenas'; `resize` tells how many there are
+    before they are used.
+    """
+
+    @property
+    def name(self) -> str:
+        """Stable name: metrics, reasons and snapshots use it."""
+        ...
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What an answer's columns are."""
+        ...
+
+    def resize(self, items: int, users: int) -> None:
+        """Make room for this many rows."""
+        ...
+
+    def ask(self, questions: Questions) -> Answer:
+        """Score for users from what is known before their next event. Changes nothing."""
+        ...
+
+    def observe(self, seen: Observation) -> None:
+        """Learn from a micro-batch."""
+        ...
+
+    def forget(self, user: int) -> None:
+        """Erase what is kept of a user's row."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that was learned, as tensors."""
+        ...
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        ...

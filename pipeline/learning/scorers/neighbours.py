@@ -1,0 +1,132 @@
+"""Incremental item-item neighbours at several horizons, symmetric and sequential, in bounded rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.learning import kernels
+from pipeline.learning.arena import grown
+from pipeline.learning.batch import NO_ITEM, Questions
+from pipeline.learning.scorer import Column, DenseAnswer, Observation
+
+# Channels of a pair's counts, and how each falls with the lag between the two events.
+COUNT_DECAY = (0.97, 0.9, 0.8, 0.8, 0.5, 0.9)
+RECENT_EVENTS = 3_000.0
+RENORMALISE = math.exp(10)
+
+# (column, channel, decay over the history's lags, exponent of n_i, exponent of n_j); longest look-back first.
+SCORES = (
+    ("together-long", 0, 0.98, 0.5, 0.5),
+    ("after-any", 1, 0.85, 0.5, 0.5),
+    ("together", 0, 0.8, 0.5, 0.5),
+    ("next", 2, 0.7, 0.5, 0.5),
+    ("before", 3, 0.7, 0.5, 0.5),
+    ("lately", 5, 0.7, 0.3, 0.1),
+    ("after-any-short", 1, 0.55, 0.5, 0.5),
+    ("next-now", 4, 0.5, 1.0, 0.0),
+)
+NEGLIGIBLE = 1e-3
+
+
+class Neighbours:
+    """Counts of item pairs within a user's last events, kept for each item's strongest `slots` partners.
+
+    score(j) = sum over the history's lags of decay^lag * count[i, j] / (n_i^a n_j^b)
+    (Sarwar et al. 2001 for the cosine form, a = b = 1/2; forward counts as in
+    sequential rules, Ludewig & Jannach 2018).
+    """
+
+    name = "neighbours"
+    columns = tuple(
+        Column(name, proposes={"together": 60, "after-any": 30, "next-now": 30, "lately": 30, "next": 20}.get(name, 0))
+        for name, *_ in SCORES
+    )
+
+    def __init__(self, slots: int, history: int) -> None:
+        self.slots = slots
+        self.neighbour_IN = torch.full((64, slots), NO_ITEM, dtype=torch.int32)
+        self.filled_I = torch.zeros(64, dtype=torch.int32)
+        self.value_INC = torch.zeros(64, slots, len(COUNT_DECAY))
+        self.total_I3 = torch.zeros(64, 3)
+        self.gain = torch.ones(1)
+        lags = np.arange(history, dtype=np.float64)
+        self._power = np.stack([d**lags for d in COUNT_DECAY]).astype(np.float32)
+        self._decay = np.stack([d**lags for _, _, d, _, _ in SCORES]).astype(np.float32)
+        reach = [min(history, 1 + int(math.log(NEGLIGIBLE) / math.log(d))) for _, _, d, _, _ in SCORES]
+        self._reach = np.array(reach, dtype=np.int64)
+        self._channel = np.array([channel for _, channel, *_ in SCORES], dtype=np.int64)
+
+    def resize(self, items: int, users: int) -> None:
+        """Make room for items."""
+        self.neighbour_IN = grown(self.neighbour_IN, items, NO_ITEM)
+        self.filled_I = grown(self.filled_I, items)
+        self.value_INC = grown(self.value_INC, items)
+        self.total_I3 = grown(self.total_I3, items)
+
+    def ask(self, questions: Questions) -> DenseAnswer:
+        """Score every item that is a neighbour of the recent history."""
+        count, items = len(questions), questions.banned_QI.shape[1]
+        out_QIS = torch.zeros(count, items, len(SCORES))
+        from_SI, onto_SI = self._scales(items)
+        kernels.score_pairs(
+            self.neighbour_IN.numpy(), self.filled_I.numpy(), self.value_INC.numpy(),
+            questions.history.item_QL.numpy(), questions.history.code_QL.numpy(),
+            self._channel, self._decay, self._reach, from_SI.numpy(), out_QIS.numpy(),
+        )  # fmt: skip
+        scores = [(out_QIS[:, :, s] * onto_SI[s]).contiguous() for s in range(len(SCORES))]
+        return DenseAnswer(scores, len(questions))
+
+    def observe(self, seen: Observation) -> None:
+        """Count each event's item with its user's previous items."""
+        learn_B = seen.learn_B & seen.fresh_B
+        kernels.count_pairs(
+            self.neighbour_IN.numpy(), self.filled_I.numpy(), self.value_INC.numpy(),
+            seen.events.item_B.numpy(), seen.events.liked_B.numpy(), learn_B.numpy(),
+            seen.before.item_QL.numpy(), seen.before.code_QL.numpy(), self._power, self.gain.numpy(),
+        )  # fmt: skip
+        rows, liked = seen.events.item_B[learn_B], seen.events.liked_B[learn_B].float()
+        recent = self.gain * (0.5 + 0.5 * liked)
+        self.total_I3.index_add_(0, rows, torch.stack([liked, torch.ones_like(liked), recent], dim=1))
+        self.gain *= math.exp(len(seen.events) / RECENT_EVENTS)
+        if float(self.gain) > RENORMALISE:
+            self.value_INC[:, :, 5] /= self.gain
+            self.total_I3[:, 2] /= self.gain
+            self.gain.fill_(1.0)
+
+    def nearest(self, rows_Q: Tensor, items: int) -> Tensor:
+        """[Q, items] symmetric cosine of items' co-occurrence: item-to-item lists."""
+        scores_QI = torch.zeros(len(rows_Q), items)
+        from_SI, onto_SI = self._scales(items)
+        for q, row in enumerate(rows_Q.tolist()):
+            n = int(self.filled_I[row])
+            partners = self.neighbour_IN[row, :n].long()
+            scores_QI[q, partners] = self.value_INC[row, :n, 0] * from_SI[2, row] * onto_SI[2, partners]
+        return scores_QI
+
+    def forget(self, user: int) -> None:
+        """Pair counts name nobody; what a user added stays in the sums."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Pairs, totals and the growing weight of the present."""
+        names = ("neighbour_IN", "filled_I", "value_INC", "total_I3", "gain")
+        return {name: getattr(self, name) for name in names}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for name, tensor in tensors.items():
+            setattr(self, name, tensor.clone())
+
+    def _scales(self, items: int) -> tuple[Tensor, Tensor]:
+        """[S, I] factors n^-a by which a history item and a candidate are divided."""
+        liked, every, recent = self.total_I3[:items].clamp(min=1.0).T
+        recent = recent / self.gain
+        recent = recent.clamp(min=1.0)
+        of_channel = {0: liked, 1: every, 2: every, 3: every, 4: every, 5: recent}
+        scale = torch.where(torch.tensor([c == 5 for _, c, *_ in SCORES])[:, None], 1 / self.gain, torch.ones(1))
+        from_SI = torch.stack([of_channel[c] ** -a for _, c, _, a, _ in SCORES]) * scale
+        onto_SI = torch.stack([of_channel[c] ** -b for _, c, _, _, b in SCORES])
+        return from_SI.contiguous(), onto_SI

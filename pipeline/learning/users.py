@@ -1,0 +1,175 @@
+"""What is kept of each user: recent history, consumed items, attributes' segment, the list last shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.learning import kernels
+from pipeline.learning.arena import Ids, grown
+from pipeline.learning.batch import NO_ITEM, History, Interactions
+
+EPOCH_2000_S = 946_684_800
+NEVER = torch.iinfo(torch.int64).max
+
+
+def to_seconds(time_ms: Tensor) -> Tensor:
+    """int32 seconds since 2000-01-01, clamped to what that holds: half the memory of milliseconds."""
+    seconds = torch.div(time_ms, 1000, rounding_mode="floor") - EPOCH_2000_S
+    return seconds.clamp(-(2**31) + 1, 2**31 - 1).to(torch.int32)
+
+
+class Users:
+    """The user arena: one row per user, on the CPU, 10 bytes per history entry and 8 per consumed item."""
+
+    def __init__(self, history: int, list_size: int) -> None:
+        self.ids = Ids()
+        self.item_UL = torch.full((64, history), NO_ITEM, dtype=torch.int32)
+        self.code_UL = torch.zeros(64, history, dtype=torch.int16)
+        self.time_UL = torch.zeros(64, history, dtype=torch.int32)
+        self.count_U = torch.zeros(64, dtype=torch.int32)
+        self.head_U = torch.full((64,), -1, dtype=torch.int32)
+        self.last_time_U = torch.zeros(64, dtype=torch.int64)
+        self.segment_U = torch.full((64,), -1, dtype=torch.int32)
+        self.shown_UN = torch.full((64, list_size), NO_ITEM, dtype=torch.int32)
+        self.due_U = torch.full((64,), NEVER, dtype=torch.int64)
+        self.published_U = torch.full((64,), -(2**62), dtype=torch.int64)
+        self.node_item = torch.zeros(256, dtype=torch.int32)
+        self.node_next = torch.zeros(256, dtype=torch.int32)
+        self.nodes = torch.tensor([0, -1], dtype=torch.int64)
+
+    _ROWS = {
+        "item_UL": NO_ITEM, "code_UL": 0, "time_UL": 0, "count_U": 0, "head_U": -1, "last_time_U": 0,
+        "segment_U": -1, "shown_UN": NO_ITEM, "due_U": NEVER, "published_U": -(2**62),
+    }  # fmt: skip
+
+    def row(self, user_id: str) -> int:
+        """The user's row, made if there is none."""
+        row = self.ids.row(user_id)
+        if row >= self.count_U.shape[0]:
+            for name, fill in self._ROWS.items():
+                setattr(self, name, grown(getattr(self, name), row + 1, fill))
+        return row
+
+    def forget(self, user_id: str) -> int:
+        """Erase all that is kept of a user; returns the row that is now free, -1 if none was held."""
+        row = self.ids.find(user_id)
+        if row < 0:
+            return -1
+        kernels.release_chain(self.head_U.numpy(), self.node_next.numpy(), self.nodes.numpy(), row)
+        for name, fill in self._ROWS.items():
+            getattr(self, name)[row] = fill
+        self.ids.release(user_id)
+        return row
+
+    def advance(self, events: Interactions, question_B: Tensor, items: int) -> tuple[History, Tensor, Tensor]:
+        """Append the events in order, noting what stood before each.
+
+        `question_B` numbers the events that are questions, -1 elsewhere.
+        Returns the histories before each event [B, L], whether its item had
+        been consumed by its user before [B], and for each question the mask of
+        consumed items [Q, items].
+        """
+        size, length = len(events), self.item_UL.shape[1]
+        self._reserve(size)
+        before = _empty_history(size, length)
+        seen_B = torch.zeros(size, dtype=torch.bool)
+        mask_QI = torch.zeros(int(question_B.max().item()) + 1 if size else 0, items, dtype=torch.bool)
+        kernels.advance(
+            self.item_UL.numpy(), self.code_UL.numpy(), self.time_UL.numpy(), self.count_U.numpy(),
+            self.head_U.numpy(), self.node_item.numpy(), self.node_next.numpy(), self.nodes.numpy(),
+            events.user_B.numpy(), events.item_B.numpy(), events.code_B.numpy(),
+            to_seconds(events.time_B).numpy(), events.consumes_B.numpy(), question_B.numpy(),
+            before.item_QL.numpy(), before.code_QL.numpy(), before.time_QL.numpy(), before.count_Q.numpy(),
+            seen_B.numpy(), mask_QI.numpy(),
+        )  # fmt: skip
+        self.last_time_U.index_reduce_(0, events.user_B, events.time_B, "amax")
+        return before, seen_B, mask_QI
+
+    def consume_late(self, user_B: Tensor, item_B: Tensor) -> None:
+        """Note consumption by events too late to be learned from."""
+        self._reserve(len(user_B))
+        head, item, following, nodes = self._chains()
+        for user, row in zip(user_B.tolist(), item_B.tolist(), strict=True):
+            if row >= 0 and not kernels.has_consumed(head, item, following, user, row):
+                kernels.consume(head, item, following, nodes, user, row)
+
+    def append_text(self, user: int, text: int, code: int, time_ms: int) -> None:
+        """Append the `text`-th text vector to a user's history."""
+        kernels.push(
+            self.item_UL.numpy(), self.code_UL.numpy(), self.time_UL.numpy(), self.count_U.numpy(),
+            user, -2 - text, code, int(to_seconds(torch.tensor(time_ms))),
+        )  # fmt: skip
+
+    def windows(self, user_Q: Tensor, items: int) -> tuple[History, Tensor]:
+        """Histories [Q, L] and masks of consumed items [Q, items] of users, as they are now."""
+        found = _empty_history(len(user_Q), self.item_UL.shape[1])
+        mask_QI = torch.zeros(len(user_Q), items, dtype=torch.bool)
+        kernels.windows(
+            self.item_UL.numpy(), self.code_UL.numpy(), self.time_UL.numpy(), self.count_U.numpy(),
+            self.head_U.numpy(), self.node_item.numpy(), self.node_next.numpy(), user_Q.numpy(),
+            found.item_QL.numpy(), found.code_QL.numpy(), found.time_QL.numpy(), mask_QI.numpy(),
+        )  # fmt: skip
+        found.count_Q.copy_(self.count_U[user_Q])
+        return found, mask_QI
+
+    def merge(self, source_id: str, target_id: str) -> tuple[int, int]:
+        """Fold one user's history and consumed items into another's, by time; returns (freed row or -1, target row)."""
+        source = self.ids.find(source_id)
+        target = self.row(target_id)
+        if source < 0 or source == target:
+            return -1, target
+        both, _ = self.windows(torch.tensor([source, target]), 0)
+        held = (both.item_QL != NO_ITEM).flatten()
+        order = torch.argsort(both.time_QL.flatten()[held], stable=True)
+        entries = [part.flatten()[held][order].tolist() for part in (both.item_QL, both.code_QL, both.time_QL)]
+        total = int(self.count_U[source] + self.count_U[target])
+        arrays = (self.item_UL.numpy(), self.code_UL.numpy(), self.time_UL.numpy(), self.count_U.numpy())
+        self.count_U[target] = max(total - len(entries[0]), 0)
+        for item, code, second in zip(*entries, strict=True):
+            kernels.push(*arrays, target, item, code, second)
+        self._reserve(self._chain_length(source))
+        head, item_node, following, nodes = self._chains()
+        node = int(head[source])
+        while node >= 0:
+            item = int(item_node[node])
+            if not kernels.has_consumed(head, item_node, following, target, item):
+                kernels.consume(head, item_node, following, nodes, target, item)
+            node = int(following[node])
+        self.last_time_U[target] = torch.maximum(self.last_time_U[target], self.last_time_U[source])
+        return self.forget(source_id), target
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, as tensors."""
+        tensors = {f"users.{name}": getattr(self, name) for name in (*self._ROWS, "node_item", "node_next", "nodes")}
+        return tensors | self.ids.state("users.ids")
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for name in (*self._ROWS, "node_item", "node_next", "nodes"):
+            setattr(self, name, tensors[f"users.{name}"].clone())
+        self.ids.load("users.ids", tensors)
+
+    def _chains(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return self.head_U.numpy(), self.node_item.numpy(), self.node_next.numpy(), self.nodes.numpy()
+
+    def _chain_length(self, user: int) -> int:
+        node, length = int(self.head_U[user]), 0
+        while node >= 0:
+            node, length = int(self.node_next[node]), length + 1
+        return length
+
+    def _reserve(self, more: int) -> None:
+        extent = int(self.nodes[0]) + more
+        self.node_item = grown(self.node_item, extent)
+        self.node_next = grown(self.node_next, extent)
+
+
+def _empty_history(rows: int, length: int) -> History:
+    return History(
+        torch.empty(rows, length, dtype=torch.int32),
+        torch.empty(rows, length, dtype=torch.int16),
+        torch.empty(rows, length, dtype=torch.int32),
+        torch.zeros(rows, dtype=torch.int32),
+    )

@@ -1,0 +1,181 @@
+"""Dynamic weights: how much each scorer counts, for this user, in these circumstances, for an item this mature.
+
+score(u, i) = sum over k of x_k * (w_k + G_k · context + M_k[maturity of i]) + MLP(x, context);
+x_k are the scorers' columns compared within the list of candidates. Learned
+listwise (softmax cross-entropy over the candidates; Cao et al. 2007), one step
+per micro-batch plus replay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.learning.optimise import Trainer
+
+MATURITIES = 6
+HIDDEN = (32, 16)
+REPLAY = 4096
+REPLAY_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Candidates as the weights see them: features [Q, C, K], maturity [Q, C], context [Q, X], present [Q, C]."""
+
+    feature_QCK: Tensor
+    maturity_QC: Tensor
+    context_QX: Tensor
+    present_QC: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Lists:
+        return Lists(
+            self.feature_QCK[rows], self.maturity_QC[rows], self.context_QX[rows], self.present_QC[rows]
+        )
+
+
+def features(score_QCS: Tensor, logarithmic_S: Tensor, present_QC: Tensor) -> Tensor:
+    """[Q, C, 2S]: each column's z-score within its list (of the logarithm, for counts), clipped at 4, then 1 - ln(1 + rank) / 2.5."""
+    value_QCS = torch.where(logarithmic_S, torch.log(score_QCS.clamp(min=0) + 1e-6), score_QCS)
+    there_QC1 = present_QC[:, :, None].float()
+    size_Q11 = there_QC1.sum(1, keepdim=True).clamp(min=1)
+    mean_Q1S = (value_QCS * there_QC1).sum(1, keepdim=True) / size_Q11
+    centred_QCS = (value_QCS - mean_Q1S) * there_QC1
+    deviation_Q1S = (centred_QCS.square().sum(1, keepdim=True) / size_Q11).sqrt()
+    z_QCS = (centred_QCS / (deviation_Q1S + 1e-6)).clamp(-4, 4)
+    ordered = torch.argsort(value_QCS.masked_fill(~present_QC[:, :, None], -torch.inf), dim=1, descending=True, stable=True)
+    places = torch.arange(value_QCS.shape[1], dtype=torch.float32)[None, :, None].expand_as(value_QCS)
+    rank_QCS = torch.empty_like(value_QCS).scatter_(1, ordered, places)
+    return torch.cat([z_QCS, (1 - torch.log1p(rank_QCS) / 2.5) * there_QC1], dim=2)
+
+
+def maturity(count: Tensor) -> Tensor:
+    """Bucket of how many likes an item has had: 0, 1, 2-4, 5-15, 16-63, 64 and more.
+
+    >>> maturity(torch.tensor([0., 1., 4., 5., 20., 1000.])).tolist()
+    [0, 1, 2, 3, 4, 5]
+    """
+    return torch.bucketize(count, torch.tensor([0.5, 1.5, 4.5, 15.5, 63.5]))
+
+
+class DynamicWeights:
+    """The gate and its re-ranker, on `device`; served from averaged weights."""
+
+    def __init__(self, columns: int, contexts: int, seed: int, device: torch.device) -> None:
+        self._seed = seed
+        self._device = device
+        self._columns = columns
+        size = 2 * columns
+        generator = torch.Generator().manual_seed(seed)
+        start_K = torch.cat([torch.zeros(columns), torch.full((columns,), 0.5)])
+        width = size + contexts
+        weights = {
+            "base_K": start_K,
+            "gate_XK": torch.zeros(contexts, size),
+            "maturity_MK": torch.zeros(MATURITIES, size),
+            "in_FH": torch.randn(width, HIDDEN[0], generator=generator) * width**-0.5,
+            "in_H": torch.zeros(HIDDEN[0]),
+            "mid_HG": torch.randn(HIDDEN[0], HIDDEN[1], generator=generator) * HIDDEN[0] ** -0.5,
+            "mid_G": torch.zeros(HIDDEN[1]),
+            "out_G": torch.zeros(HIDDEN[1]),
+        }
+        weights = {name: tensor.to(device) for name, tensor in weights.items()}
+        self.trainer = Trainer(weights, rate=2e-3, decay=0.0, average=0.98, beta2=0.99)
+        self.progress = torch.zeros(2, dtype=torch.int64)
+        self._replay: Lists | None = None
+        self._replay_target = torch.zeros(REPLAY, dtype=torch.int64)
+        self._replay_weight = torch.zeros(REPLAY)
+        self.loss = float("nan")
+
+    @torch.no_grad()
+    def score(self, lists: Lists) -> Tensor:
+        """[Q, C] scores from the averaged weights; -inf where no candidate stands."""
+        return self._logits(self.trainer.served, lists).masked_fill(~lists.present_QC.to(self._device), -torch.inf).cpu()
+
+    @torch.no_grad()
+    def explain(self, lists: Lists) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights [Q, C, 2S], contributions [Q, C, 2S] and the interaction term [Q, C]: the last two sum to the score."""
+        weights = self.trainer.served
+        weight_QCK = self._linear(weights, lists).cpu()
+        return weight_QCK, weight_QCK * lists.feature_QCK, self._interaction(weights, lists).cpu()
+
+    def learn(self, lists: Lists, target_Q: Tensor, weight_Q: Tensor) -> float:
+        """One listwise step on questions whose liked item was among the candidates, one on replay; returns the loss."""
+        if len(target_Q) > 0:
+            self.loss = self._step(lists, target_Q, weight_Q)
+            self._remember(lists, target_Q, weight_Q)
+        held = min(int(self.progress[0]), REPLAY)
+        if held >= REPLAY_BATCH and self._replay is not None and len(target_Q) > 0:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + 31 * int(self.progress[1]))
+            rows = torch.randint(0, held, (REPLAY_BATCH,), generator=generator)
+            self._step(_widened(self._replay[rows]), self._replay_target[rows], self._replay_weight[rows])
+        return self.loss
+
+    def gates(self, contexts_QX: Tensor) -> Tensor:
+        """[K] mean weight of each feature over these contexts; for the metrics page."""
+        served = self.trainer.served
+        return (served["base_K"] + contexts_QX.to(self._device) @ served["gate_XK"]).mean(0).cpu()
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights, averages, moments and the lists to replay."""
+        own = {"progress": self.progress, "target": self._replay_target, "weight": self._replay_weight}
+        if self._replay is not None:
+            own |= {f"replay.{n}": getattr(self._replay, n) for n in Lists.__dataclass_fields__}
+        return own | {f"net.{name}": tensor for name, tensor in self.trainer.state().items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self.progress = tensors["progress"].clone()
+        self._replay_target = tensors["target"].clone()
+        self._replay_weight = tensors["weight"].clone()
+        if "replay.feature_QCK" in tensors:
+            self._replay = Lists(*(tensors[f"replay.{n}"].clone() for n in Lists.__dataclass_fields__))
+        self.trainer.load({n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")})
+
+    def _linear(self, weights: dict[str, Tensor], lists: Lists) -> Tensor:
+        gate_QK = weights["base_K"] + lists.context_QX.to(self._device) @ weights["gate_XK"]
+        return gate_QK[:, None, :] + weights["maturity_MK"][lists.maturity_QC.long().to(self._device)]
+
+    def _interaction(self, weights: dict[str, Tensor], lists: Lists) -> Tensor:
+        feature_QCK = lists.feature_QCK.to(self._device)
+        size = 2 * self._columns
+        from_context = lists.context_QX.to(self._device) @ weights["in_FH"][size:]
+        hidden = torch.relu(feature_QCK @ weights["in_FH"][:size] + from_context[:, None, :] + weights["in_H"])
+        hidden = torch.relu(hidden @ weights["mid_HG"] + weights["mid_G"])
+        return hidden @ weights["out_G"]
+
+    def _logits(self, weights: dict[str, Tensor], lists: Lists) -> Tensor:
+        linear_QC = (self._linear(weights, lists) * lists.feature_QCK.to(self._device)).sum(2)
+        return linear_QC + self._interaction(weights, lists)
+
+    def _step(self, lists: Lists, target_Q: Tensor, weight_Q: Tensor) -> float:
+        logits = self._logits(self.trainer.live, lists).masked_fill(~lists.present_QC.to(self._device), -1e9)
+        losses = torch.nn.functional.cross_entropy(logits, target_Q.to(self._device), reduction="none")
+        weight_Q = weight_Q.to(self._device)
+        loss = (losses * weight_Q).sum() / weight_Q.sum().clamp(min=1e-6)
+        self.trainer.step(loss)
+        self.progress[1] += 1
+        return float(loss.detach())
+
+    def _remember(self, lists: Lists, target_Q: Tensor, weight_Q: Tensor) -> None:
+        if self._replay is None:
+            shape = lists.feature_QCK.shape[1:]
+            self._replay = Lists(
+                torch.zeros(REPLAY, *shape, dtype=torch.float16),
+                torch.zeros(REPLAY, shape[0], dtype=torch.int8),
+                torch.zeros(REPLAY, lists.context_QX.shape[1]),
+                torch.zeros(REPLAY, shape[0], dtype=torch.bool),
+            )
+        rows = torch.arange(int(self.progress[0]), int(self.progress[0]) + len(target_Q)) % REPLAY
+        for name in Lists.__dataclass_fields__:
+            held, new = getattr(self._replay, name), getattr(lists, name)
+            held[rows] = new.to(held.dtype)
+        self._replay_target[rows] = target_Q
+        self._replay_weight[rows] = weight_Q
+        self.progress[0] += len(target_Q)
+
+
+def _widened(lists: Lists) -> Lists:
+    return Lists(lists.feature_QCK.float(), lists.maturity_QC.long(), lists.context_QX, lists.present_QC)

@@ -1,0 +1,49 @@
+"""The spine: what one micro-batch does. Read this first.
+
+predict    each event's user is asked what they would like next: by weights and
+           statistics from before the micro-batch, by their own history up to
+           the event, and nothing of the event itself
+score      where the liked item stood in that list: the honest online metric
+learn      scorers observe; the interest model and the dynamic weights each
+           take a gradient step, plus replay
+recommend  the touched users get fresh lists (`pipeline.learning.lists`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.learning.learner import Learner
+from pipeline.learning.ranks import Ranks
+from pipeline.messages import Event
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a micro-batch came to: the touched users' rows, prequential ranks, both losses."""
+
+    touched: list[int]
+    ranks: Ranks
+    interest_loss: float
+    weights_loss: float
+
+
+def step(
+    learner: Learner, events: Sequence[Event], times: Sequence[int], watermark: int, peers: Sequence[str] = ()
+) -> Step:
+    """Predict, score, learn from at most one micro-batch of events in order of their clamped `times` (ms)."""
+    batch = learner.admit(events, times, watermark)
+    predictions = learner.predict(batch.questions)
+    ranks = learner.score(batch, predictions, peers)
+    interest_loss, weights_loss = learner.learn(batch, predictions)
+    return Step(batch.events.user_B.unique().tolist(), ranks, interest_loss, weights_loss)
+
+
+def micro_batches(count: int, size: int) -> Iterator[slice]:
+    """Cut `count` events into micro-batches of at most `size`.
+
+    >>> [(s.start, s.stop) for s in micro_batches(5, 2)]
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
