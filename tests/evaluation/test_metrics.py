@@ -224,14 +224,14 @@ def test_refused_batch_counts_for_nothing() -> None:
     tally = Tally(10)
     before = tally.state()
     one = torch.tensor([1])
-    for bad in (
-        lambda: tally.add(torch.tensor([9]), torch.tensor([4]), one.reshape(1, 1)),
-        lambda: tally.add(one, one, torch.zeros(2, 10)),
-        lambda: tally.add(one, one, one),
-        lambda: tally.add(one, one, one.reshape(1, 1), torch.tensor([True, False])),
+    for reason, *bad in (
+        ("outside 0", torch.tensor([9]), torch.tensor([4]), one.reshape(1, 1)),
+        ("lists of shape", one, one, torch.zeros(2, 10)),
+        ("lists of shape", one, one, one),
+        ("flags", one, one, one.reshape(1, 1), torch.tensor([True, False])),
     ):
-        with pytest.raises(ValueError):
-            bad()
+        with pytest.raises(ValueError, match=reason):
+            tally.add(*bad)
     assert all(torch.equal(before[name], tensor) for name, tensor in tally.state().items())
 
 
