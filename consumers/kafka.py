@@ -1,0 +1,120 @@
+"""A Source over Kafka topics, for the one who owns its partitions and keeps its own positions."""
+
+from __future__ import annotations
+
+# kafka-python declares itself typed and is so in part.
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer
+from kafka.errors import OffsetOutOfRangeError
+
+from consumers.kafka_client import consumer_options, from_kafka, name, reaching, to_kafka, to_record
+from consumers.kafka_replay import KafkaReplay
+from pipeline.messages import Range, Record, TopicPartition
+from pipeline.ports import LogGap, Positions
+
+FETCH_MAX_WAIT_MS = 25
+
+
+class KafkaSource:
+    """Reads all partitions of `topics` by assignment: no group, no auto-commit. A `ports.Source`.
+
+    Any method may raise ConnectionError: the broker cannot be reached or refused.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topics: Sequence[str],
+        *,
+        fetch_max_wait_ms: int = FETCH_MAX_WAIT_MS,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Connects at once. `options` are further ones of kafka-python, such as security_protocol."""
+        self._bootstrap = bootstrap
+        self._topics = tuple(topics)
+        self._options = dict(options or {})
+        with reaching(bootstrap):
+            self._consumer = KafkaConsumer(**consumer_options(bootstrap, fetch_max_wait_ms, self._options))
+        self._admin: KafkaAdminClient | None = None
+        self._replay: KafkaReplay | None = None
+
+    def partitions(self) -> list[TopicPartition]:
+        """The partitions that exist now, sorted; asks the broker each time, so call it now and then."""
+        with reaching(self._bootstrap):
+            topics = self._metadata().describe_topics(list(self._topics))
+        return sorted(
+            TopicPartition(topic["name"], partition["partition_index"])
+            for topic in topics
+            for partition in topic["partitions"]
+        )
+
+    def cluster_id(self) -> str:
+        """The id of the Kafka cluster: positions mean nothing in another."""
+        with reaching(self._bootstrap):
+            return str(self._metadata().describe_cluster()["cluster_id"])
+
+    def seek(self, positions: Positions) -> None:
+        """Read on from these offsets, these partitions only."""
+        self._consumer.assign([to_kafka(partition) for partition in sorted(positions)])
+        for partition, offset in positions.items():
+            self._consumer.seek(to_kafka(partition), offset)
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """At most `max_records` next records; raises LogGap where a position is outside the log."""
+        with reaching(self._bootstrap):
+            try:
+                polled = self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=max_records)
+            except OffsetOutOfRangeError as error:
+                raise self._gap(error) from None
+        return [to_record(record) for records in polled.values() for record in records]
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offset of each assigned partition, past markers."""
+        with reaching(self._bootstrap):
+            return {
+                from_kafka(partition): self._consumer.position(partition)
+                for partition in self._consumer.assignment()
+            }
+
+    def high_watermarks(self) -> dict[TopicPartition, int]:
+        """The end of each assigned partition: heard with the last fetch, or asked for before the first."""
+        heard = {tp: self._consumer.highwater(tp) for tp in self._consumer.assignment()}
+        if unheard := [tp for tp, offset in heard.items() if offset is None]:
+            with reaching(self._bootstrap):
+                heard |= self._consumer.end_offsets(unheard)
+        return {from_kafka(tp): offset for tp, offset in heard.items()}
+
+    def read(self, ranges: Sequence[Range]) -> Iterator[Record]:
+        """The ranges' records again, with a consumer of its own; raises LogGap for what the log lacks."""
+        if self._replay is None:
+            self._replay = KafkaReplay(self._bootstrap, self._options)
+        yield from self._replay.read(ranges)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._consumer.close(autocommit=False)
+        if self._replay is not None:
+            self._replay.close()
+            self._replay = None
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
+
+    def _metadata(self) -> KafkaAdminClient:
+        if self._admin is None:
+            self._admin = KafkaAdminClient(bootstrap_servers=self._bootstrap, **self._options)
+        return self._admin
+
+    def _gap(self, error: OffsetOutOfRangeError) -> LogGap:
+        positions: dict[Any, int] = error.args[0]
+        starts = self._consumer.beginning_offsets(list(positions))
+        ends = self._consumer.end_offsets(list(positions))
+        return LogGap(
+            "; ".join(
+                f"{name(tp)}: position {at} is outside the log, which holds [{starts[tp]}, {ends[tp]})"
+                for tp, at in sorted(positions.items())
+            )
+        )

@@ -1,0 +1,85 @@
+"""What every Kafka reader here shares: options, translation of records and of errors."""
+
+from __future__ import annotations
+
+# kafka-python declares itself typed and is so in part.
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import TopicPartition as KafkaPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
+
+from pipeline.messages import Record, TopicPartition
+from pipeline.ports import LogGap
+
+REQUEST_TIMEOUT_MS = 30_000
+
+
+def consumer_options(
+    bootstrap: str, fetch_max_wait_ms: int, extra: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Options for a KafkaConsumer that sees committed records only and never moves or commits by itself.
+
+    A fetch that waits at the broker does not learn of partitions that were
+    still buffered when it was sent: a short `fetch_max_wait_ms` bounds what
+    that costs in latency.
+    """
+    return {
+        "bootstrap_servers": bootstrap,
+        "client_id": "headrace",
+        "isolation_level": "read_committed",
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "allow_auto_create_topics": False,
+        "fetch_max_wait_ms": fetch_max_wait_ms,
+        "fetch_min_bytes": 1,
+        "max_partition_fetch_bytes": 4 << 20,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "retry_backoff_ms": 50,
+        "reconnect_backoff_max_ms": 1000,
+        "metrics_enabled": False,
+        **(extra or {}),
+    }
+
+
+@contextmanager
+def reaching(bootstrap: str) -> Iterator[None]:
+    """Turn what kafka-python raises into a LogGap or a ConnectionError with one line of text."""
+    try:
+        yield
+    except OffsetOutOfRangeError as error:
+        raise LogGap("; ".join(f"{name(tp)}: position {at}" for tp, at in _offsets(error))) from error
+    except LogTruncationError as error:
+        raise LogGap(f"the log was cut below positions already read: {error}") from error
+    except KafkaError as error:
+        raise ConnectionError(f"Kafka at {bootstrap}: {type(error).__name__}: {error}") from error
+
+
+def _offsets(error: OffsetOutOfRangeError) -> list[tuple[KafkaPartition, int]]:
+    return sorted(error.args[0].items()) if error.args and isinstance(error.args[0], dict) else []
+
+
+def name(partition: KafkaPartition | TopicPartition) -> str:
+    """How messages to people name a partition: topic-number."""
+    return f"{partition.topic}-{partition.partition}"
+
+
+def to_kafka(partition: TopicPartition) -> KafkaPartition:
+    """Ours into kafka-python's."""
+    return KafkaPartition(partition.topic, partition.partition)
+
+
+def from_kafka(partition: KafkaPartition) -> TopicPartition:
+    """kafka-python's into ours."""
+    return TopicPartition(partition.topic, partition.partition)
+
+
+def to_record(record: ConsumerRecord) -> Record:
+    """A consumed record as ours; a header without a value gets an empty one."""
+    headers = tuple((key, value or b"") for key, value in record.headers) if record.headers else ()
+    return Record(
+        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, headers
+    )
