@@ -26,7 +26,7 @@ Over all predictions `coverage` = distinct items in any top-k list / catalogue
 size (Ge et al., RecSys 2010, catalogue coverage). Prequential (test, then
 learn): Gama, Sebastião & Rodrigues, Machine Learning 2013.
 
-Axes: B predictions of a micro-batch, K rows of a list, I items, N all predictions so far.
+Axes: B predictions of a micro-batch, K rows of a list, R rows, I items, N all predictions so far.
 """
 
 from __future__ import annotations
@@ -47,26 +47,6 @@ MEANS = ("hr", "ndcg", "recall", "precision", "f1", "mrr", "auc")
 _MAX_K = torch.iinfo(torch.int16).max
 
 Array = Tensor | NDArray  # type: ignore[type-arg]
-
-
-def target_ranks(score_BI: Tensor, target_B: Tensor, eligible_BI: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank of each target among its eligible items, and how many those are; both int64 [B].
-
-    `target_B` holds rows of I, or -1 for an item never seen before (rank 0).
-    A score that is not a number counts against the target, as a tie does.
-    Raises ValueError where a target is not eligible: that is no prediction.
-
-    >>> score = torch.tensor([[0.9, 0.5, 0.5, 0.1]])
-    >>> target_ranks(score, torch.tensor([2]), torch.tensor([[False, True, True, True]]))
-    (tensor([2]), tensor([3]))
-    """
-    known_B = target_B >= 0
-    row_B1 = target_B.clamp(min=0).unsqueeze(1)
-    if not bool(eligible_BI.gather(1, row_B1).squeeze(1)[known_B].all()):
-        raise ValueError("a target is not among the items that its user can be recommended")
-    not_lower_BI = ~(score_BI < score_BI.gather(1, row_B1))
-    rank_B = (not_lower_BI & eligible_BI).sum(1)
-    return torch.where(known_B, rank_B, 0), eligible_BI.sum(1)
 
 
 def rank_metrics(rank_B: Array, unseen_B: Array, k: int) -> dict[str, Tensor]:

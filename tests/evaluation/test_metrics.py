@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ir_measures import RR, P, Qrel, R, ScoredDoc, Success, nDCG
 from scipy.stats import mannwhitneyu
 
-from pipeline.evaluation.metrics import MEANS, Rolling, Tally, rank_metrics, target_ranks
+from pipeline.evaluation.metrics import MEANS, Rolling, Tally, rank_metrics
+from pipeline.learning.ranks import rank_of
 
 
 @dataclass
@@ -24,6 +25,12 @@ class Predictions:
     score_BI: torch.Tensor
     target_B: torch.Tensor
     eligible_BI: torch.Tensor
+
+    def ranks(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The target's rank (0: never seen) and the number of items ranked, each [B]."""
+        unknown = self.score_BI.shape[1]
+        target_B = torch.where(self.target_B < 0, unknown, self.target_B)
+        return rank_of(self.score_BI, ~self.eligible_BI, target_B), self.eligible_BI.sum(1)
 
 
 @st.composite
@@ -65,7 +72,7 @@ def oracle(given: Predictions, k: int) -> dict[str, float]:
 @settings(max_examples=60, deadline=None)
 @given(predictions(), st.sampled_from([1, 3, 10, 50]))
 def test_means_agree_with_ir_measures(given: Predictions, k: int) -> None:
-    rank_B, unseen_B = target_ranks(given.score_BI, given.target_B, given.eligible_BI)
+    rank_B, unseen_B = given.ranks()
     tally = Tally(k)
     tally.add(rank_B, unseen_B, top_rows(given, k))
     report = tally.report(catalogue_size=given.score_BI.shape[1])
@@ -80,7 +87,7 @@ def test_means_agree_with_ir_measures(given: Predictions, k: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(predictions(ties=False))
 def test_auc_is_the_rank_sum_statistic(given: Predictions) -> None:
-    rank_B, unseen_B = target_ranks(given.score_BI, given.target_B, given.eligible_BI)
+    rank_B, unseen_B = given.ranks()
     auc_B = rank_metrics(rank_B, unseen_B, k=10)["auc"]
     for user, target in enumerate(given.target_B.tolist()):
         if target < 0:
@@ -97,22 +104,10 @@ def test_auc_is_the_rank_sum_statistic(given: Predictions) -> None:
 
 
 def test_a_tie_counts_against_us() -> None:
-    score_BI = torch.zeros(1, 4)
-    rank_B, unseen_B = target_ranks(score_BI, torch.tensor([1]), torch.ones(1, 4, dtype=torch.bool))
+    tied = Predictions(torch.zeros(1, 4), torch.tensor([1]), torch.ones(1, 4, dtype=torch.bool))
+    rank_B, unseen_B = tied.ranks()
     assert (rank_B.tolist(), unseen_B.tolist()) == ([4], [4])
     assert float(rank_metrics(rank_B, unseen_B, 10)["auc"]) == 0
-
-
-def test_a_score_that_is_not_a_number_never_helps() -> None:
-    eligible_BI = torch.ones(2, 3, dtype=torch.bool)
-    score_BI = torch.tensor([[math.nan, 0.1, 0.2], [0.3, math.nan, 0.2]])
-    rank_B, _ = target_ranks(score_BI, torch.tensor([0, 0]), eligible_BI)
-    assert rank_B.tolist() == [3, 2]
-
-
-def test_a_target_that_cannot_be_recommended_is_no_prediction() -> None:
-    with pytest.raises(ValueError, match="not among the items"):
-        target_ranks(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([[True, False]]))
 
 
 @pytest.mark.parametrize("rank", [torch.tensor([0, 2]), torch.tensor([math.inf, 2]), np.array([0, 2])])
