@@ -25,7 +25,7 @@ class _Envelope(msgspec.Struct):
     type: str | None = None
     time: str | None = None
     datacontenttype: str | None = None
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
     data_base64: bytes | None = None
 
 
@@ -81,13 +81,14 @@ def _structured(media_type: str, value: bytes) -> bytes:
     _check({name: given for name, given in attributes.items() if given is not None}, "")
     if envelope.datacontenttype is not None:
         _check_json("datacontenttype", envelope.datacontenttype)
-    if envelope.data is not None and envelope.data_base64 is not None:
+    data = bytes(envelope.data)
+    if data != b"null" and envelope.data_base64 is not None:
         raise Undecodable("data: must not stand beside data_base64")
     if envelope.data_base64 is not None:
         return _fill(envelope.data_base64, attributes, "data_base64")
-    if envelope.data is None:
+    if data == b"null":
         raise Undecodable("data: missing; required")
-    return _fill(bytes(envelope.data), attributes, "data")
+    return _fill(data, attributes, "data")
 
 
 def _fill(data: bytes, attributes: Mapping[str, str | None], where: str) -> bytes:

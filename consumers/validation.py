@@ -55,13 +55,13 @@ def epoch_ms(field: str, given: int | str) -> int:
 
 def _rfc3339_ms(field: str, text: str) -> int:
     shift = 0
+    if text.startswith("0000-"):
+        # datetime knows no year 0; year 4 has the same days.
+        text, shift = "0004" + text[4:], _FOUR_YEARS_MS
     try:
-        if len(text) in (20, 24, 27) and text[4:17:3] == "--T::" and text[-1] == "Z" and text[19] in ".Z":
+        if len(text) in (20, 24, 27) and text[4:17:3] == "--T::" and text[-1] == "Z" and text[19] in "Z.":
             moment = datetime.fromisoformat(text)
         else:
-            if text.startswith("0000-"):
-                # datetime knows no year 0; year 4 has the same days.
-                text, shift = "0004" + text[4:], _FOUR_YEARS_MS
             moment = msgspec.convert(text, _Aware)
     except ValueError:
         raise Undecodable(
