@@ -36,6 +36,15 @@ def test_murmur2_is_kafkas(key: bytes) -> None:
     assert 0 <= partition_of(key, 7) < 7
 
 
+@pytest.mark.parametrize(
+    ("key", "signed"),
+    [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536),
+     (b"a-little-bit-longer-string", -1486304829), (b"abc", 479470107)],
+)  # fmt: skip
+def test_murmur2_is_that_of_the_java_client(key: bytes, signed: int) -> None:
+    assert murmur2(key) == signed % (1 << 32)
+
+
 def test_offsets_are_contiguous_and_a_transaction_ends_with_a_marker() -> None:
     log = MemoryLog(Ticks())
     assert log.append(out("a")) == (T0, 0)
