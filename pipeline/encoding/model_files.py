@@ -11,8 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 Pooling = Literal["mean", "cls", "last"]
@@ -80,7 +79,8 @@ def locate(model: str) -> ModelFiles:
         raise UnusableModel(f"encoding.model {model!r} holds several models, give one folder: {listed}")
     raise UnusableModel(
         f"encoding.model {model!r}: not a folder, not an installed package or distribution that carries "
-        f"config.json and weights, and not in the Hugging Face cache {HF_HUB_CACHE} (nothing is downloaded)"
+        "config.json and weights, and not in the Hugging Face cache "
+        f"{constants.HF_HUB_CACHE} (nothing is downloaded)"
     )
 
 

@@ -6,15 +6,18 @@ import contextlib
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
 )
 from transformers.utils import logging as _transformers_logging
 
@@ -25,6 +28,19 @@ from pipeline.encoding.model_files import ModelFiles, Pooling, UnusableModel, di
 _CHARACTERS_PER_TOKEN = 64
 # transformers leaves these few functions without types.
 _log: Any = _transformers_logging
+# What transformers and its loaders raise on files that are damaged, foreign or in need of a missing package.
+_LOADING_FAULTS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    EOFError,
+    UnpicklingError,
+    SafetensorError,
+)
 _VERSION = "transformer-1"
 
 
@@ -134,12 +150,11 @@ def _load(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> tuple[
         with _quiet():
             config = AutoConfig.from_pretrained(files.folder, **local)
             tokenizer = AutoTokenizer.from_pretrained(files.folder, **local)
-            family: Any = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
-            model, report = family.from_pretrained(
+            model, report = _family(config).from_pretrained(
                 files.folder, dtype=dtype, output_loading_info=True, **local
             )
             model = model.to(device).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except _LOADING_FAULTS as error:
         reason = " ".join(str(error).split())[:500]
         raise UnusableModel(f"{files.folder}: cannot be loaded: {reason}") from error
     # The pooler is the one part that vectors do not pass through; the rest would be left at random.
@@ -148,6 +163,15 @@ def _load(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> tuple[
         raise UnusableModel(f"{files.folder}: {len(missing)} weights are missing, {missing[0]} the first")
     model.config.use_cache = False
     return tokenizer, model
+
+
+def _family(config: Any) -> Any:
+    """Of an encoder-decoder the encoder alone."""
+    if config.model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
+        return AutoModelForTextEncoding
+    if config.is_encoder_decoder:
+        raise ValueError(f"the encoder of a {config.model_type} model cannot be used alone")
+    return AutoModel
 
 
 @contextlib.contextmanager
@@ -213,7 +237,6 @@ def _dtype(chosen: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        fast = device.type == "cpu" and (
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        )
+        # avx512_bf16 alone is not enough: without AMX, bfloat16 was measured slower than float32.
+        fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 
 from pipeline.encoding.cache import CachedEncoder
 from pipeline.encoding.committed import CommittedVectors
 from pipeline.encoding.text import clean, content_hash, item_text, text_hash
+from pipeline.encoding.wire import from_bytes, to_bytes, unit_bytes
 from pipeline.messages import (
     DeadLetter,
     Event,
@@ -153,8 +153,9 @@ class Embedder:
         counters: once the outputs are committed, say so with `committed`. Raises what
         the encoder raises where it fails on a plain word too: then no text is to blame.
         """
-        items, texts = self._newest(records)
+        items, event_texts = self._newest(records)
         outputs: list[Output] = []
+        texts: list[_Text] = []
         for record, message in items.values():
             if isinstance(message, Tombstone):
                 outputs.append(self._withdrawn(message.key))
@@ -164,7 +165,7 @@ class Embedder:
                 texts.append(_of(record, message, text))
             elif message.item_id in self._standing:
                 outputs.append(self._withdrawn(message.item_id))
-        return outputs + self._embedded(texts)
+        return outputs + self._embedded(texts + event_texts)
 
     def committed(self, outputs: Iterable[Output]) -> None:
         """Remember these outputs of `embed`: the same items are not embedded again."""
@@ -182,9 +183,8 @@ class Embedder:
             vector = self._remember(record.key, record.value)
             if vector is None or vector.encoder != self._cache.identity:
                 continue
-            row = np.frombuffer(vector.vector, "<f4")
-            if row.shape == (self._cache.width,):
-                self._cache.put(vector.text_hash, row)
+            if len(vector.vector) == 4 * self._cache.width:
+                self._cache.put(vector.text_hash, from_bytes(vector.vector))
         return self._standing.count_other_than({self._cache.identity, PROVIDED})
 
     def _remember(self, key: bytes | None, value: bytes | None) -> Vector | None:
@@ -224,17 +224,22 @@ class Embedder:
 
     def _provided(self, record: Record, item: Item) -> list[Output]:
         """The item's own vector at unit length, or a dead letter where it has no direction."""
-        given = np.array(item.vector, np.float64)
-        largest = float(np.abs(given).max(initial=0.0))
-        if not 0.0 < largest < np.inf:
-            return [self._dead(record, ValueError("the item's own vector is zero or not finite"))]
-        # Scaled first: the squares of very large or very small numbers would leave the range of a float.
-        scaled = given / largest
-        vector = (scaled / np.linalg.norm(scaled)).astype("<f4").tobytes()
-        return self._item_vector(record, item, vector, PROVIDED, content_hash(vector))
+        try:
+            vector = unit_bytes(item.vector or ())
+        except ValueError as error:
+            return [self._dead(record, error)]
+        content = content_hash(vector)
+        if self._stands(item, PROVIDED, content):
+            return []
+        return [self._item_vector(record, item, vector, PROVIDED, content)]
 
     def _embedded(self, texts: list[_Text]) -> list[Output]:
-        changed = [t for t in texts if not self._stands(t)]
+        identity = self._cache.identity
+        changed = [
+            t
+            for t in texts
+            if not (isinstance(t.message, Item) and self._stands(t.message, identity, t.hash))
+        ]
         distinct = {t.hash: t.text for t in changed}
         vectors = dict(zip(distinct, self._encode(list(distinct.values())), strict=True))
         outputs: list[Output] = []
@@ -243,15 +248,13 @@ class Embedder:
             if not isinstance(vector, bytes):
                 outputs.append(self._dead(t.record, vector))
             elif isinstance(t.message, Item):
-                outputs += self._item_vector(t.record, t.message, vector, self._cache.identity, t.hash)
+                outputs.append(self._item_vector(t.record, t.message, vector, identity, t.hash))
             else:
                 outputs.append(self._event_vector(t.record, t.message, vector, t.hash))
         return outputs
 
-    def _stands(self, t: _Text) -> bool:
-        if not isinstance(t.message, Item):
-            return False
-        stands = self._standing.stands(t.message.item_id, self._cache.identity, t.hash)
+    def _stands(self, item: Item, encoder: str, content: str) -> bool:
+        stands = self._standing.stands(item.item_id, encoder, content)
         self.unchanged += stands
         return stands
 
@@ -260,7 +263,7 @@ class Embedder:
         if not texts:
             return []
         try:
-            return [row.tobytes() for row in self._cache.encode(texts).astype("<f4")]
+            return [to_bytes(row) for row in self._cache.encode(texts)]
         except _TEXT_FAULTS as error:
             if len(texts) > 1:
                 half = len(texts) // 2
@@ -271,11 +274,9 @@ class Embedder:
                 raise error from None
             return [error]
 
-    def _item_vector(
-        self, record: Record, item: Item, vector: bytes, encoder: str, content: str
-    ) -> list[Output]:
+    def _item_vector(self, record: Record, item: Item, vector: bytes, encoder: str, content: str) -> Output:
         message = Vector(item.item_id, vector, encoder, content, Source(record.partition, record.offset))
-        return [Output(self._vectors, item.item_id.encode(), encode(message))]
+        return Output(self._vectors, item.item_id.encode(), encode(message))
 
     def _event_vector(self, record: Record, event: Event, vector: bytes, content: str) -> Output:
         message = EventVector(
