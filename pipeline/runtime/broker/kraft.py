@@ -5,22 +5,26 @@ from __future__ import annotations
 import base64
 import os
 import re
-import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runtime.broker.child import Child
-from pipeline.runtime.broker.errors import BrokerError, BrokerUnavailable
+from pipeline.runtime.broker.errors import BrokerError
 from pipeline.runtime.broker.jars import Announce, ensure_jars
-from pipeline.runtime.broker.logs import last_lines
+from pipeline.runtime.broker.java import find_java
+from pipeline.runtime.broker.logs import last_lines, written_since
 from pipeline.runtime.broker.ports import LOOPBACK, free_port
+from pipeline.runtime.broker.readiness import explain_death
 
-JAVA_NEEDED = 17
 LOG4J = Path(__file__).with_name("log4j2.properties")
 FORMAT_TIMEOUT_S = 60.0
+CONTROLLER_START_TIMEOUT_S = 60.0
+FENCING_TIMEOUT_S = 3.0
+FENCING_WRITTEN_S = 0.5  # the log tells of the decision, which reaches the disk after a linger of 25 ms
 
 # Measured on two cores: the first tier of compilation and the serial collector start a third faster and take
 # 70 MB less than the defaults; a development broker does not live long enough to earn more.
@@ -28,7 +32,6 @@ JVM_FLAGS = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1
              "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true")  # fmt: skip
 
 PROPERTIES = {
-    "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "offsets.topic.replication.factor": "1",
@@ -44,14 +47,17 @@ PROPERTIES = {
     # A crashed consumer or producer is noticed in seconds, so that fault tests need not wait.
     "group.min.session.timeout.ms": "1000",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-    # After a SIGKILL the broker may register again when its old session has timed out.
-    "broker.session.timeout.ms": "2000",
-    "broker.heartbeat.interval.ms": "250",
     # The default takes 128 MB of the heap.
     "log.cleaner.dedupe.buffer.size": "16777216",
     "num.network.threads": "2",
     "num.io.threads": "4",
 }
+BROKER = {
+    "process.roles": "broker,controller",
+    # On a busy machine the only broker must not be taken for dead: commits under way would be lost.
+    "broker.session.timeout.ms": "30000",
+}
+CONTROLLER = {"process.roles": "controller", "broker.session.timeout.ms": "100"}
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,23 @@ class KafkaEngine:
     def prepare(self, data: Path, port: int, remove: Path | None) -> tuple[list[str], str]:
         """Command line of a broker on `port` with its files under `data`, and its cluster id.
 
-        Formats the folder if it is new. `remove` is a folder to delete should this process die meanwhile.
-        Raises BrokerError, with the log's last lines, where formatting fails.
+        Formats the folder if it is new; after a crash, fences the broker that crashed. `remove` is a
+        folder to delete should this process die meanwhile. Raises BrokerError, with the log's last lines.
         """
-        properties = data / "server.properties"
-        properties.write_text(_properties(data, port, free_port()), "utf-8")
         (data / "tmp").mkdir(exist_ok=True)
+        properties = data / "server.properties"
+        listener = f"PLAINTEXT://{LOOPBACK}:{port}"
+        controller = _controller(data)
+        properties.write_text(
+            _lines(BROKER | controller | {
+                "listeners": f"{listener},{controller['listeners']}",
+                "advertised.listeners": listener,
+            }), "utf-8")  # fmt: skip
         meta = data / "kafka" / "meta.properties"
         if not meta.exists():
             self._format(data, properties, remove)
+        elif not meta.with_name(".kafka_cleanshutdown").exists():
+            self._fence_crashed_broker(data, remove)
         return self._command(data, "kafka.Kafka", str(properties)), _cluster_id(meta)
 
     def _format(self, data: Path, properties: Path, remove: Path | None) -> None:
@@ -100,6 +114,28 @@ class KafkaEngine:
             formatting.kill()
         if status != 0:
             raise BrokerError(f"Kafka could not format {data}; its log ends:\n{last_lines(log, 10)}")
+
+    def _fence_crashed_broker(self, data: Path, remove: Path | None) -> None:
+        """Run the controller alone until it has written down that the broker is gone.
+
+        Without that, a single node that comes back takes itself for the leader that it was, finds a
+        transaction whose commit was answered but not yet marked in its partitions, loses the leadership
+        when its old session ends, takes the partitions without a leader for deleted topics, and calls the
+        transaction complete without its markers: read_committed consumers stop there for ever
+        (seen with Kafka 4.3.1).
+        """
+        properties, log = data / "controller.properties", data / "broker.log"
+        properties.write_text(_lines(CONTROLLER | _controller(data)), "utf-8")
+        since = log.stat().st_size if log.exists() else 0
+        command = self._command(data, "kafka.Kafka", str(properties))
+        controller = Child(command, folder=data, log=log, remove=remove)
+        try:
+            _await(controller, log, since, "Kafka Server started", CONTROLLER_START_TIMEOUT_S)
+            # A broker that crashed before it was up is fenced already, and nothing more is written.
+            _await(controller, log, since, "because its session has timed out", FENCING_TIMEOUT_S)
+            time.sleep(FENCING_WRITTEN_S)
+        finally:
+            controller.stop()
 
     def _command(self, data: Path, *main: str) -> list[str]:
         return [
@@ -132,43 +168,31 @@ def kafka_engine(environment: Mapping[str, str], announce: Announce) -> KafkaEng
     return KafkaEngine(java, java_version, tuple(jars), _version(server))
 
 
-def find_java(environment: Mapping[str, str]) -> tuple[str, int]:
-    """Path and major version of a Java that can run Kafka: `JAVA_HOME` first, then `PATH`."""
-    found = []
-    home = environment.get("JAVA_HOME")
-    for candidate in [str(Path(home) / "bin" / "java") if home else None, "java"]:
-        program = shutil.which(candidate, path=environment.get("PATH")) if candidate else None
-        version = _java_version(program) if program else None
-        if program and version and version >= JAVA_NEEDED:
-            return program, version
-        if version:
-            found.append(f"{program} is Java {version}")
-    older = f" ({', '.join(found)})" if found else ""
-    raise BrokerUnavailable(f"Java {JAVA_NEEDED} or newer was not found{older}")
-
-
-def _java_version(program: str) -> int | None:
-    try:
-        answer = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    match = re.search(r'version "(\d+)', answer.stderr + answer.stdout)
-    return int(match[1]) if match else None
-
-
 def _version(server_jar: Path) -> str:
     return server_jar.stem.removeprefix("kafka_2.13-")
 
 
-def _properties(data: Path, port: int, controller_port: int) -> str:
-    broker = f"PLAINTEXT://{LOOPBACK}:{port}"
-    lines = PROPERTIES | {
-        "listeners": f"{broker},CONTROLLER://{LOOPBACK}:{controller_port}",
-        "advertised.listeners": broker,
-        "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
-        "log.dirs": str(data / "kafka").replace("\\", "\\\\"),
+def _controller(data: Path) -> dict[str, str]:
+    """The properties of a controller on a free port."""
+    port = free_port()
+    return {
+        "listeners": f"CONTROLLER://{LOOPBACK}:{port}",
+        "controller.quorum.voters": f"1@{LOOPBACK}:{port}",
+        "log.dirs": str(data / "kafka"),
     }
-    return "".join(f"{key}={value}\n" for key, value in lines.items())
+
+
+def _lines(properties: Mapping[str, str]) -> str:
+    return "".join(f"{key}={value}\n" for key, value in (PROPERTIES | dict(properties)).items())
+
+
+def _await(controller: Child, log: Path, since: int, sign: str, timeout_s: float) -> None:
+    """Until `sign` stands in the log, or the time is over. Raises BrokerError where the controller dies."""
+    deadline = time.monotonic() + timeout_s
+    while sign not in written_since(log, since) and time.monotonic() < deadline:
+        if not controller.running:
+            explain_death(controller, log, since)
+        time.sleep(0.05)
 
 
 def _new_cluster_id() -> str:

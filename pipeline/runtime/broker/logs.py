@@ -1,4 +1,4 @@
-"""The end of a log, for an error message."""
+"""What a broker has written to its log."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from pathlib import Path
 TAIL_BYTES = 32_768
 
 
-def last_lines(log: Path, count: int, since: int = 0) -> str:
-    """The last `count` lines written to `log` after byte `since`, without the frames of stack traces."""
+def written_since(log: Path, since: int) -> str:
+    """What was written after byte `since`; all of it where the log has been started anew meanwhile."""
     try:
         with log.open("rb") as content:
-            end = content.seek(0, 2)
-            content.seek(max(since, end - TAIL_BYTES))
-            lines = content.read().decode("utf-8", "replace").splitlines()
-    except OSError as error:
-        return f"{log}: {error.strerror}"
+            content.seek(since if since <= content.seek(0, 2) else 0)
+            return content.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def last_lines(log: Path, count: int, since: int = 0) -> str:
+    """The last `count` lines written after byte `since`, without the frames of stack traces."""
+    lines = written_since(log, since)[-TAIL_BYTES:].splitlines()
     telling = [line.rstrip() for line in lines if line.strip() and not line.startswith("\tat ")]
-    return "\n".join(telling[-count:]) or f"{log} is empty"
+    return "\n".join(telling[-count:]) or f"({log} is empty)"

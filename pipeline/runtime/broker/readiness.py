@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+# kafka-python declares itself typed and is so in part.
+# mypy: disable-error-code="no-untyped-call"
 import socket
 import time
 from pathlib import Path
+from typing import NoReturn
 
-from kafka.admin import KafkaAdminClient
+from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from pipeline.runtime.broker.child import Child
@@ -28,7 +31,7 @@ def wait_ready(child: Child, port: int, cluster_id: str, log: Path, since: int, 
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if not child.running:
-            _explain_death(child, log, since)
+            explain_death(child, log, since)
         found = _answering_cluster(port)
         if found == cluster_id:
             return
@@ -39,7 +42,8 @@ def wait_ready(child: Child, port: int, cluster_id: str, log: Path, since: int, 
     raise BrokerError(f"the broker did not answer within {timeout_s:.0f} s; its log ends:\n{end}")
 
 
-def _explain_death(child: Child, log: Path, since: int) -> None:
+def explain_death(child: Child, log: Path, since: int) -> NoReturn:
+    """Raise PortTaken or BrokerError, with the last lines of the log, for a process that has ended."""
     status = child.wait()
     end = last_lines(log, 15, since)
     if any(sign in end for sign in PORT_TAKEN):
