@@ -56,6 +56,12 @@ class KafkaSource:
         with reaching(self._bootstrap):
             return str(self._metadata().describe_cluster()["cluster_id"])
 
+    def starts(self) -> dict[TopicPartition, int]:
+        """The first offset that each partition still holds."""
+        with reaching(self._bootstrap):
+            found = self._consumer.beginning_offsets([to_kafka(partition) for partition in self.partitions()])
+        return {from_kafka(partition): offset for partition, offset in found.items()}
+
     def seek(self, positions: Positions) -> None:
         """Read on from these offsets, these partitions only."""
         self._consumer.assign([to_kafka(partition) for partition in sorted(positions)])

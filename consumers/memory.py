@@ -35,6 +35,10 @@ class MemorySource:
         """The partitions of the topics, sorted."""
         return sorted(place for topic in self._topics for place in self._log.topic_partitions(topic))
 
+    def starts(self) -> dict[TopicPartition, int]:
+        """The first offset that each partition still holds."""
+        return {place: self._log.start(place) for place in self.partitions()}
+
     def seek(self, positions: Positions) -> None:
         """Read on from these offsets, these partitions only."""
         self._positions = dict(positions)

@@ -43,12 +43,13 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """One record to be written; `key` chooses the partition."""
+    """One record to be written; `partition_key`, or where there is none `key`, chooses the partition."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    partition_key: bytes | None = None
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -48,6 +48,10 @@ class Source(Protocol):
         """The input partitions that exist now, sorted."""
         ...
 
+    def starts(self) -> dict[TopicPartition, int]:
+        """The first offset that each of `partitions` still holds: where a first start begins."""
+        ...
+
     def seek(self, positions: Positions) -> None:
         """Read on from these offsets: exactly these partitions, nothing else."""
         ...

@@ -78,7 +78,7 @@ class Learning(Section):
     device: str = "auto"
     threads: int = Field(default=0, ge=0, le=256)
     micro_batch: int = Field(default=64, ge=1, le=4096)
-    history: int = Field(default=128, ge=8, le=1024)
+    history: int = Field(default=100, ge=8, le=1024)
     width: int = Field(default=64, ge=8, le=512)
     sequence: int = Field(default=64, ge=4, le=512)
     neighbours: int = Field(default=256, ge=8, le=4096)
@@ -125,6 +125,7 @@ class Publishing(Section):
     trending_size: int = Field(default=10, ge=0, le=500)
     trending_interval_s: float = Field(default=10, ge=0)
     segments: tuple[str, ...] = ()
+    undescribed: bool = False
     variant: str = "default"
 
 

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 
 from pipeline.learning.learner import Learner
 from pipeline.learning.ranks import Ranks
+from pipeline.learning.scorer import Observation
 from pipeline.messages import Event
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a micro-batch came to: the touched users' rows, prequential ranks, both losses."""
+    """What a micro-batch came to: its events as rows, prequential ranks, both losses."""
 
-    touched: list[int]
+    seen: Observation
     ranks: Ranks
     interest_loss: float
     weights_loss: float
@@ -37,7 +38,7 @@ def step(
     predictions = learner.predict(batch.questions)
     ranks = learner.score(batch, predictions, peers)
     interest_loss, weights_loss = learner.learn(batch, predictions)
-    return Step(batch.events.user_B.unique().tolist(), ranks, interest_loss, weights_loss)
+    return Step(batch.seen, ranks, interest_loss, weights_loss)
 
 
 def micro_batches(count: int, size: int) -> Iterator[slice]:

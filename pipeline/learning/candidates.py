@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pipeline.learning.batch import Questions, top
 from pipeline.learning.scorer import Answer, Scorer
@@ -59,4 +60,6 @@ def candidates(answers: Answers, banned_QI: Tensor, filler_I: Tensor, n: int) ->
         fused_QI.scatter_add_(1, rows_QN, share_N * meant_QN)
     fused_QI.masked_fill_(banned_QI, 0)
     rows_QC = top(fused_QI, n)
-    return rows_QC, fused_QI.gather(1, rows_QC) > 0
+    present_QC = fused_QI.gather(1, rows_QC) > 0
+    short = (0, n - rows_QC.shape[1])
+    return pad(rows_QC, short), pad(present_QC, short)

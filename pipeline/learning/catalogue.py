@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning.arena import Ids, grown
@@ -88,18 +89,21 @@ class Catalogue:
             self.described_I[row] = False
         return row
 
-    def take_vectors(self, vectors: list[Vector]) -> None:
-        """Take embeddings; one made from an older record than the present one's is ignored.
+    def unusable(self, values: NDArray[np.float32], encoder: str) -> str | None:
+        """Why a vector cannot join the catalogue; None if it can. The first one decides the width."""
+        if len(values) == 0 or not np.isfinite(values).all():
+            return "vector is empty or not finite"
+        if self.vector_IE.shape[1] == 0:
+            self._set_width(len(values))
+        if len(values) != self.vector_IE.shape[1]:
+            return f"vector of {len(values)} numbers by encoder {encoder}; the catalogue's have {self.vector_IE.shape[1]}"
+        return None
 
-        Raises ValueError for a vector whose length is not the catalogue's.
-        """
+    def take_vectors(self, vectors: list[Vector]) -> None:
+        """Take embeddings that are not `unusable`; one made from an older record than the present one's is ignored."""
         for vector in vectors:
             values = np.frombuffer(vector.vector, dtype="<f4")
             row = self.row(vector.item_id)
-            if self.vector_IE.shape[1] == 0:
-                self._set_width(len(values))
-            if len(values) != self.vector_IE.shape[1]:
-                raise ValueError(f"vector of {len(values)} numbers, the catalogue's have {self.vector_IE.shape[1]}")
             partition, offset = self.source_I2[row].tolist()
             if partition == vector.source.partition and offset > vector.source.offset:
                 continue

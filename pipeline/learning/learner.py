@@ -57,13 +57,13 @@ class Predictions:
 class Learner:
     """All state that events change. One instance per shard; not thread-safe."""
 
-    def __init__(self, settings: Settings, device: torch.device, *, undescribed: bool = False) -> None:
+    def __init__(self, settings: Settings, device: torch.device) -> None:
         self.settings = settings
-        self.undescribed = undescribed
+        self.undescribed = settings.publishing.undescribed
         learning = settings.learning
-        size = max(wanted.size for wanted in settings.publishing.lists.values())
+        shown = sum(wanted.size for wanted in settings.publishing.lists.values())
         self.catalogue = Catalogue()
-        self.users = Users(learning.history, size)
+        self.users = Users(learning.history, shown, len(settings.publishing.segments))
         self.texts = Texts()
         self.popularity = Popularity()
         self.neighbours = Neighbours(learning.neighbours, learning.history)
@@ -95,13 +95,13 @@ class Learner:
         self._resize()
         asked_B = interactions.liked_B & (interactions.item_B >= 0)
         question_B = torch.where(asked_B, asked_B.cumsum(0) - 1, -1)
-        span = max(known, min(1, len(self.catalogue)))
+        span = max(known, 1)
         before, consumed_B, mask_QI = self.users.advance(interactions, question_B, span)
         learn_B = (interactions.item_B >= 0) & (interactions.signal_B > 0)
         seen = Observation(interactions, before, ~consumed_B, learn_B)
         rows = torch.nonzero(asked_B & ~consumed_B).flatten()
-        showable_I = self.catalogue.showable(watermark, self.undescribed)[:span]
-        showable_I[known:] = False
+        showable_I = torch.zeros(span, dtype=torch.bool)
+        showable_I[:known] = self.catalogue.showable(watermark, self.undescribed)[:known]
         banned_QI = mask_QI[question_B[rows]] | ~showable_I
         questions = Questions(interactions.user_B[rows], before[rows], banned_QI)
         return Batch(interactions, seen, questions, interactions.item_B[rows], interactions.signal_B[rows])

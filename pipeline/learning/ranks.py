@@ -46,11 +46,9 @@ def rank_of(score_QI: Tensor, banned_QI: Tensor, target_Q: Tensor) -> Tensor:
 
 def pooled_rank(score_QC: Tensor, rows_QC: Tensor, rest_QI: Tensor, banned_QI: Tensor, target_Q: Tensor) -> Tensor:
     """[Q] as `rank_of` where candidates come first by score, then the rest of the catalogue by `rest_QI`."""
-    whole_QI = rest_QI - rest_QI.amax() - 1.0 if rest_QI.numel() else rest_QI
     floor_Q1 = score_QC.masked_fill(score_QC == -torch.inf, torch.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0)
-    merged_QI = (whole_QI + floor_Q1).scatter(
-        1, rows_QC, torch.where(score_QC == -torch.inf, whole_QI.gather(1, rows_QC) + floor_Q1, score_QC)
-    )
+    whole_QI = rest_QI - rest_QI.amax(1, keepdim=True) - 1 + floor_Q1
+    merged_QI = whole_QI.scatter_reduce(1, rows_QC, score_QC, "amax")
     return rank_of(merged_QI, banned_QI, target_Q)
 
 

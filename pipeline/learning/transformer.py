@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, normalize
+from torch.nn.functional import embedding, gelu, layer_norm, normalize, pad
 
 from pipeline.learning.batch import LEVELS, TYPES, consumes_of, kind_of, level_of, liked_of
 from pipeline.learning.catalogue import PROJECTED
@@ -38,11 +38,11 @@ def start_weights(width: int, length: int, generator: torch.Generator) -> Weight
         "gap_KD": normal(GAP_BUCKETS, width),
         "asked_KD": normal(2, width),
         "start_D": normal(width),
-        "lag_HT": torch.zeros(LAYERS * HEADS, length + 1),
+        "lag_TH": torch.zeros(length + 1, LAYERS * HEADS),
         "page_H": torch.zeros(LAYERS * HEADS),
         "pool_query_DD": normal(width, width, scale=width**-0.5),
         "pool_out_DD": normal(width, width),
-        "pool_lag_T": torch.zeros(length + 1),
+        "pool_lag_T": torch.zeros(length + 1, 1),
         "out_norm_D": torch.ones(width),
         "out_bias_D": torch.zeros(width),
         "popular_H": torch.tensor([0.25, 0.25, 0.0, 0.0]),
@@ -77,10 +77,9 @@ class Dropout:
 
 def items_of(weights: Weights, projected_IP: Tensor, rows: Tensor | None = None) -> Tensor:
     """[I, D] embeddings of items: their id's and their text's."""
-    ids = weights["item_ID"]
-    ids = ids[: projected_IP.shape[0]] if rows is None else ids[rows]
-    text = projected_IP if rows is None else projected_IP[rows]
-    return ids + text @ weights["text_PD"]
+    if rows is None:
+        return weights["item_ID"][: projected_IP.shape[0]] + projected_IP @ weights["text_PD"]
+    return embedding(rows, weights["item_ID"]) + projected_IP[rows] @ weights["text_PD"]
 
 
 def interests(weights: Weights, seen: Tokens, content_QTP: Tensor, asked_QT: Tensor, drop: Dropout) -> Tensor:
@@ -96,29 +95,29 @@ def interests(weights: Weights, seen: Tokens, content_QTP: Tensor, asked_QT: Ten
         inner = layer_norm(x, (width,), weights[f"{layer}.ff_norm_D"], weights[f"{layer}.ff_shift_D"])
         x = x + drop(gelu(inner @ weights[f"{layer}.up_DF"]) @ weights[f"{layer}.down_FD"])
     x = x + _long_term(weights, first, blocked, lag_TT, seen)
-    x = x + weights["asked_KD"][asked_QT]
+    x = x + embedding(asked_QT, weights["asked_KD"])
     return layer_norm(x, (width,), weights["out_norm_D"], weights["out_bias_D"])
 
 
 def _embedded(weights: Weights, seen: Tokens, content_QTP: Tensor) -> Tensor:
     item_QT, code_QT = seen.item_QT, seen.code_QT
-    h = weights["item_ID"][item_QT.clamp(min=0)] * (item_QT >= 0)[:, :, None]
+    h = embedding(item_QT.clamp(min=0), weights["item_ID"]) * (item_QT >= 0)[:, :, None]
     h = h + content_QTP @ weights["text_PD"]
-    h = h + weights["kind_KD"][kind_of(code_QT)] + weights["level_KD"][level_of(code_QT)]
-    h = h + weights["liked_KD"][liked_of(code_QT).long() + 2 * consumes_of(code_QT).long()]
-    return h + weights["gap_KD"][seen.gap_QT]
+    h = h + embedding(kind_of(code_QT), weights["kind_KD"]) + embedding(level_of(code_QT), weights["level_KD"])
+    h = h + embedding(liked_of(code_QT).long() + 2 * consumes_of(code_QT).long(), weights["liked_KD"])
+    return h + embedding(seen.gap_QT, weights["gap_KD"])
 
 
 def _attention_frame(seen: Tokens) -> tuple[Tensor, Tensor, Tensor]:
     """Blocked pairs [Q, T+1, T+1], lags [T+1, T+1], pairs that share a timestamp [Q, T+1, T+1]."""
     size = seen.item_QT.shape[1] + 1
     on = seen.item_QT.device
-    here = torch.nn.functional.pad(seen.here_QT, (1, 0), value=True)
+    here = pad(seen.here_QT, (1, 0), value=True)
     future = torch.ones(size, size, dtype=torch.bool, device=on).triu(1)
     blocked = future | ~here[:, None, :]
     position = torch.arange(size, device=on)
     lag_TT = (position[:, None] - position[None, :]).clamp(min=0)
-    time = torch.nn.functional.pad(seen.page_QT, (1, 0), value=-(2**40))
+    time = pad(seen.page_QT, (1, 0), value=-(2**40))
     page = (time[:, :, None] == time[:, None, :]).float()
     return blocked, lag_TT, page
 
@@ -129,7 +128,8 @@ def _attend(weights: Weights, layer: int, x: Tensor, blocked: Tensor, lag_TT: Te
     qkv = (inner @ weights[f"{layer}.qkv_DE"]).view(questions, size, 3, HEADS, width // HEADS)
     query, key, value = qkv.permute(2, 0, 3, 1, 4)
     heads = slice(layer * HEADS, (layer + 1) * HEADS)
-    bias = weights["lag_HT"][heads][:, lag_TT][None] + weights["page_H"][heads][None, :, None, None] * page[:, None]
+    lag_HTT = embedding(lag_TT, weights["lag_TH"][:, heads]).permute(2, 0, 1)
+    bias = lag_HTT[None] + weights["page_H"][heads][None, :, None, None] * page[:, None]
     score = query @ key.transpose(2, 3) * (width // HEADS) ** -0.5 + bias
     share = torch.softmax(score.masked_fill(blocked[:, None], -1e9), dim=3)
     return (share @ value).transpose(1, 2).reshape(questions, size, width) @ weights[f"{layer}.out_DD"]
@@ -139,6 +139,6 @@ def _long_term(weights: Weights, h: Tensor, blocked: Tensor, lag_TT: Tensor, see
     """Attention pooling: the query is the user's own embedding, the mean of all they did so far."""
     open_QTT = (~blocked).float()
     own = normalize(open_QTT @ h / open_QTT.sum(2, keepdim=True), dim=2)
-    score = (own @ weights["pool_query_DD"]) @ h.transpose(1, 2) + weights["pool_lag_T"][lag_TT]
+    score = (own @ weights["pool_query_DD"]) @ h.transpose(1, 2) + embedding(lag_TT, weights["pool_lag_T"])[:, :, 0]
     share = torch.softmax(score.masked_fill(blocked, -1e9), dim=2)
     return (share @ h) @ weights["pool_out_DD"]

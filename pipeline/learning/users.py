@@ -23,7 +23,7 @@ def to_seconds(time_ms: Tensor) -> Tensor:
 class Users:
     """The user arena: one row per user, on the CPU, 10 bytes per history entry and 8 per consumed item."""
 
-    def __init__(self, history: int, list_size: int) -> None:
+    def __init__(self, history: int, shown: int, segments: int) -> None:
         self.ids = Ids()
         self.item_UL = torch.full((64, history), NO_ITEM, dtype=torch.int32)
         self.code_UL = torch.zeros(64, history, dtype=torch.int16)
@@ -31,8 +31,8 @@ class Users:
         self.count_U = torch.zeros(64, dtype=torch.int32)
         self.head_U = torch.full((64,), -1, dtype=torch.int32)
         self.last_time_U = torch.zeros(64, dtype=torch.int64)
-        self.segment_U = torch.full((64,), -1, dtype=torch.int32)
-        self.shown_UN = torch.full((64, list_size), NO_ITEM, dtype=torch.int32)
+        self.segment_UG = torch.full((64, segments), -1, dtype=torch.int32)
+        self.shown_UN = torch.full((64, shown), NO_ITEM, dtype=torch.int32)
         self.due_U = torch.full((64,), NEVER, dtype=torch.int64)
         self.published_U = torch.full((64,), -(2**62), dtype=torch.int64)
         self.node_item = torch.zeros(256, dtype=torch.int32)
@@ -41,7 +41,7 @@ class Users:
 
     _ROWS = {
         "item_UL": NO_ITEM, "code_UL": 0, "time_UL": 0, "count_U": 0, "head_U": -1, "last_time_U": 0,
-        "segment_U": -1, "shown_UN": NO_ITEM, "due_U": NEVER, "published_U": -(2**62),
+        "segment_UG": -1, "shown_UN": NO_ITEM, "due_U": NEVER, "published_U": -(2**62),
     }  # fmt: skip
 
     def row(self, user_id: str) -> int:
@@ -84,7 +84,7 @@ class Users:
             before.item_QL.numpy(), before.code_QL.numpy(), before.time_QL.numpy(), before.count_Q.numpy(),
             seen_B.numpy(), mask_QI.numpy(),
         )  # fmt: skip
-        self.last_time_U.index_reduce_(0, events.user_B, events.time_B, "amax")
+        np.maximum.at(self.last_time_U.numpy(), events.user_B.numpy(), events.time_B.numpy())
         return before, seen_B, mask_QI
 
     def consume_late(self, user_B: Tensor, item_B: Tensor) -> None:

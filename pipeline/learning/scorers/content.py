@@ -38,7 +38,7 @@ class Content:
         vector_QLP, weight_QL = self._recent(questions.history)
         mean_QP = torch.nn.functional.normalize((vector_QLP * weight_QL[:, :, None]).sum(1), dim=1)
         near_QLP = vector_QLP[:, :NEAREST_OF]
-        nearest_QI = (near_QLP.reshape(-1, near_QLP.shape[2]) @ item_PI).view(len(questions), -1, items).amax(1)
+        nearest_QI = (near_QLP.flatten(0, 1) @ item_PI).view(*near_QLP.shape[:2], items).amax(1)
         said_QP = self._texts.latest(questions.history)
         scores = [mean_QP @ item_PI, nearest_QI, said_QP @ item_PI]
         return DenseAnswer(scores, len(questions))

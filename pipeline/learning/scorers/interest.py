@@ -179,10 +179,12 @@ class Interest:
         return torch.unique(torch.cat([target, sampled]))
 
     def _logits(self, u_ND: Tensor, rows: Tensor) -> Tensor:
-        weights = self.trainer.live
+        weights, items = self.trainer.live, len(self._catalogue)
+        projected_IP = self._catalogue.projected_IP[:items].to(self._device)
+        if len(rows) == items:
+            return u_ND @ items_of(weights, projected_IP).T + self._bias(weights, items)
         rows = rows.to(self._device)
-        item_RD = items_of(weights, self._catalogue.projected_IP.to(self._device), rows)
-        return u_ND @ item_RD.T + self._bias(weights, len(self._catalogue))[rows]
+        return u_ND @ items_of(weights, projected_IP, rows).T + self._bias(weights, items)[rows]
 
     def _bias(self, weights: dict[str, Tensor], items: int) -> Tensor:
         """[I] learned share of log popularity at each horizon."""

@@ -1,0 +1,88 @@
+"""Checksums of what an epoch read and did, chained from epoch to epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+
+import crc32c
+import msgspec
+import torch
+
+from pipeline.messages import Range, Record, TopicPartition, encode
+from pipeline.settings import Settings
+
+START = "0" * 64
+
+
+def record_crc(records: Iterable[Record], crc: int = 0) -> int:
+    """CRC-32C over offset, key and value of each record, as `messages.Range` defines it."""
+    for record in records:
+        crc = crc32c.crc32c(_framed(record), crc)
+    return crc
+
+
+def _framed(record: Record) -> bytes:
+    parts = [struct.pack(">q", record.offset)]
+    for part in (record.key, record.value):
+        parts.append(struct.pack(">i", -1 if part is None else len(part)))
+        parts.append(part or b"")
+    return b"".join(parts)
+
+
+def ranges_of(
+    records: Sequence[Record], before: Mapping[TopicPartition, int], after: Mapping[TopicPartition, int]
+) -> tuple[Range, ...]:
+    """The ranges read between two sets of positions; a partition that did not move has none."""
+    by_partition: dict[TopicPartition, list[Record]] = {}
+    for record in records:
+        by_partition.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+    ranges = []
+    for tp, stop in sorted(after.items()):
+        start = before.get(tp, 0)
+        if stop > start:
+            read = by_partition.get(tp, [])
+            ranges.append(Range(tp.topic, tp.partition, start, stop, len(read), record_crc(read)))
+    return tuple(ranges)
+
+
+def chained_input(previous: str, ranges: Sequence[Range]) -> str:
+    """Hex SHA-256 of the previous input digest and this epoch's ranges."""
+    return hashlib.sha256(bytes.fromhex(previous) + encode(ranges)).hexdigest()
+
+
+class StateDigest:
+    """Hex SHA-256 over the previous state digest, every loss's bits and every published byte of this epoch."""
+
+    def __init__(self, previous: str) -> None:
+        self._hash = hashlib.sha256(bytes.fromhex(previous))
+
+    def loss(self, value: float) -> None:
+        """Add a loss, bit for bit."""
+        self._hash.update(struct.pack("<d", value))
+
+    def published(self, key: bytes, value: bytes | None) -> None:
+        """Add a published record."""
+        self._hash.update(struct.pack("<i", len(key)) + key)
+        self._hash.update(struct.pack("<i", -1 if value is None else len(value)) + (value or b""))
+
+    def hex(self) -> str:
+        """The digest so far."""
+        return self._hash.hexdigest()
+
+
+def config_hash(settings: Settings) -> str:
+    """16 hex digits over every setting that changes what is learned or published; where it runs does not."""
+    relevant = settings.model_dump(mode="json", include={"seed", "learning", "publishing"})
+    relevant["learning"].pop("device")
+    relevant["learning"].pop("threads")
+    relevant["encoder"] = settings.encoding.model
+    return hashlib.sha256(msgspec.json.encode(relevant, order="sorted")).hexdigest()[:16]
+
+
+def fingerprint(device: torch.device, threads: int) -> str:
+    """What the bits of a result depend on beside the input: software, processor features, device, threads."""
+    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return f"torch-{torch.__version__} python-{platform.python_version()} {platform.machine()} {chip} threads-{threads}"

@@ -1,0 +1,89 @@
+"""Where a shard stands in its log: the chain of manifests, the positions after it, and how to replay a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.epochs.digest import START, chained_input, record_crc
+from pipeline.messages import Manifest, Range, Record, TopicPartition
+from pipeline.ports import LogGap, Source
+
+EPOCH = "epoch"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """After a manifest: its number, both digests, and the next offset of every partition read so far."""
+
+    epoch: int = 0
+    input_digest: str = START
+    state_digest: str = START
+    positions: Mapping[TopicPartition, int] = field(default_factory=dict)
+
+    def after(self, manifest: Manifest) -> Standing:
+        """Where one more manifest leads. Raises LogGap where it does not join on."""
+        if manifest.epoch != self.epoch + 1:
+            raise LogGap(f"manifest of epoch {manifest.epoch} follows that of epoch {self.epoch}: the log has a hole")
+        positions = dict(self.positions)
+        for part in manifest.ranges:
+            tp = TopicPartition(part.topic, part.partition)
+            if tp in positions and positions[tp] != part.start:
+                raise LogGap(
+                    f"epoch {manifest.epoch} reads {part.topic}-{part.partition} from {part.start}, "
+                    f"the one before it stopped at {positions[tp]}"
+                )
+            positions[tp] = part.stop
+        return Standing(manifest.epoch, manifest.input_digest, manifest.state_digest, positions)
+
+    def header(self) -> dict[str, Any]:
+        """For a snapshot's header."""
+        positions = [[tp.topic, tp.partition, offset] for tp, offset in sorted(self.positions.items())]
+        return {
+            "epoch": self.epoch,
+            "input_digest": self.input_digest,
+            "state_digest": self.state_digest,
+            "positions": positions,
+        }
+
+    @classmethod
+    def of_header(cls, header: Mapping[str, Any]) -> Standing:
+        """The inverse of `header`."""
+        positions = {TopicPartition(t, p): offset for t, p, offset in header["positions"]}
+        return cls(header["epoch"], header["input_digest"], header["state_digest"], positions)
+
+
+def standing_after(manifests: Iterable[Manifest]) -> Standing:
+    """Where a whole chain leads."""
+    standing = Standing()
+    for manifest in manifests:
+        standing = standing.after(manifest)
+    return standing
+
+
+def read_verified(source: Source, ranges: Sequence[Range]) -> list[Record]:
+    """The records of a manifest's ranges; raises LogGap where they are not those that were read then."""
+    records = list(source.read(ranges))
+    by_partition: dict[TopicPartition, list[Record]] = {}
+    for record in records:
+        by_partition.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+    for part in ranges:
+        found = by_partition.get(TopicPartition(part.topic, part.partition), [])
+        if len(found) != part.records or record_crc(found) != part.crc32c:
+            raise LogGap(
+                f"{part.topic}-{part.partition} [{part.start}, {part.stop}): the log now holds {len(found)} records "
+                f"with another checksum, the manifest names {part.records}"
+            )
+    return records
+
+
+def verify_inputs(manifests: Sequence[Manifest], before: str = START) -> None:
+    """Raises LogGap where the chained input digests of manifests do not follow from their ranges."""
+    digest = before
+    for manifest in manifests:
+        if manifest.kind == EPOCH:
+            digest = chained_input(digest, manifest.ranges)
+        if manifest.input_digest != digest:
+            raise LogGap(f"manifest of epoch {manifest.epoch}: its input digest does not follow from its ranges")
+

@@ -1,0 +1,182 @@
+"""From records to what an epoch acts on: decoded, ordered, deduplicated; late, erased and bad ones set apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pipeline.messages import DeadLetter, Event, EventVector, Item, Record, Tombstone, Undecodable, User, Vector
+from pipeline.ports import Decoder
+from pipeline.settings import Settings
+
+CLOCK_SKEW_MS = 5 * 60 * 1000
+NO_WATERMARK = -(2**62)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """An event with its id and its time clamped to what its record allows."""
+
+    time: int
+    event_id: str
+    event: Event
+    record: Record
+
+
+@dataclass
+class Intake:
+    """An epoch's input, sorted out. `counts` has one outcome per event record, `trained` still to be added."""
+
+    items: list[Item | Tombstone] = field(default_factory=list)
+    vectors: list[tuple[Record, Vector | Tombstone]] = field(default_factory=list)
+    users: list[tuple[Record, User | Tombstone]] = field(default_factory=list)
+    texts: list[tuple[Record, EventVector]] = field(default_factory=list)
+    events: list[Timed] = field(default_factory=list)
+    late: list[Timed] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, outcome: str) -> None:
+        """One more event record came to `outcome`."""
+        self.counts[outcome] = self.counts.get(outcome, 0) + 1
+
+
+class Ledger:
+    """What must be remembered of past events to take the next: the watermark, ids seen, users erased."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._lateness = int(settings.learning.allowed_lateness_s * 1000)
+        self._window = int(settings.learning.dedupe_window_s * 1000)
+        self._key = settings.namespace.encode()[:64]
+        self.watermark = NO_WATERMARK
+        self._pruned_at = NO_WATERMARK
+        self._seen: dict[int, int] = {}
+        self._erased: dict[int, int] = {}
+
+    def hash(self, *parts: str) -> int:
+        """64-bit keyed hash of ids."""
+        text = "\0".join(parts).encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=self._key).digest(), "little", signed=True)
+
+    def erase(self, user_id: str, cutoff: int) -> None:
+        """Events of this user appended at or before `cutoff` are to be ignored."""
+        user = self.hash(user_id)
+        self._erased[user] = max(cutoff, self._erased.get(user, cutoff))
+
+    def is_erased(self, user_id: str, appended: int) -> bool:
+        """Whether something of this user, appended then, falls under an erasure."""
+        return bool(self._erased) and appended <= self._erased.get(self.hash(user_id), NO_WATERMARK)
+
+    def is_duplicate(self, kind: str, actor: str, event_id: str, time: int) -> bool:
+        """Whether this id was taken before, within the window; if not, it is now."""
+        key = self.hash(kind, actor, event_id)
+        if key in self._seen:
+            return True
+        self._seen[key] = time
+        return False
+
+    def is_late(self, time: int) -> bool:
+        """Whether a time is further behind the watermark than allowed."""
+        return self.watermark != NO_WATERMARK and time < self.watermark - self._lateness
+
+    def advance(self, watermark: int) -> None:
+        """Move the watermark; ids older than the window are let go now and then."""
+        self.watermark = max(self.watermark, watermark)
+        if self.watermark - self._window // 8 > self._pruned_at:
+            oldest = self.watermark - self._window
+            self._seen = {key: time for key, time in self._seen.items() if time >= oldest}
+            self._pruned_at = self.watermark
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, as tensors."""
+        return {
+            "ledger.marks": torch.tensor([self.watermark, self._pruned_at]),
+            "ledger.seen": torch.tensor([*self._seen.keys(), *self._seen.values()], dtype=torch.int64),
+            "ledger.erased": torch.tensor([*self._erased.keys(), *self._erased.values()], dtype=torch.int64),
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self.watermark, self._pruned_at = tensors["ledger.marks"].tolist()
+        self._seen = _pairs(tensors["ledger.seen"])
+        self._erased = _pairs(tensors["ledger.erased"])
+
+
+def take_in(records: Sequence[Record], decode: Decoder, ledger: Ledger, events_topic: str) -> Intake:
+    """Sort an epoch's records out.
+
+    Users come first: an erasure holds for events of the same epoch. Then
+    events are ordered by (time, partition, offset), and only then deduplicated.
+    """
+    intake = Intake()
+    timed: list[Timed] = []
+    for record in records:
+        is_event = record.topic == events_topic
+        if is_event:
+            intake.count("consumed")
+        try:
+            message = decode(record)
+        except Undecodable as error:
+            intake.dead.append(DeadLetter(record, type(error).__name__, str(error), "learner"))
+            if is_event:
+                intake.count("dead_lettered")
+            continue
+        if isinstance(message, Event):
+            timed.append(_timed(record, message))
+        else:
+            _sort_in(intake, record, message, events_topic)
+    for record, user in intake.users:
+        if isinstance(user, Tombstone):
+            ledger.erase(user.key, record.timestamp)
+    timed.sort(key=lambda t: (t.time, t.record.partition, t.record.offset))
+    for happened in timed:
+        _admit(intake, happened, ledger)
+    return intake
+
+
+def _timed(record: Record, event: Event) -> Timed:
+    event_id = event.event_id or f"{record.topic}-{record.partition}-{record.offset}"
+    return Timed(min(event.timestamp, record.timestamp + CLOCK_SKEW_MS), event_id, event, record)
+
+
+def _sort_in(intake: Intake, record: Record, message: object, events_topic: str) -> None:
+    kind = record.topic.rsplit(".", 2)[-2]
+    match message:
+        case Item():
+            intake.items.append(message)
+        case Vector():
+            intake.vectors.append((record, message))
+        case EventVector():
+            intake.texts.append((record, message))
+        case User():
+            intake.users.append((record, message))
+        case Tombstone() if kind == "items":
+            intake.items.append(message)
+        case Tombstone() if kind == "users":
+            intake.users.append((record, message))
+        case Tombstone():
+            intake.vectors.append((record, message))
+
+
+def _admit(intake: Intake, happened: Timed, ledger: Ledger) -> None:
+    event = happened.event
+    if any(ledger.is_erased(u, happened.record.timestamp) for u in (event.user_id, event.anonymous_id) if u):
+        intake.count("erased")
+    elif event.event_id and ledger.is_duplicate("event", event.actor, event.event_id, happened.time):
+        intake.count("duplicate")
+    elif ledger.is_late(happened.time):
+        intake.count("late")
+        intake.late.append(happened)
+    elif not (event.item_id or event.items or event.text or event.event_type == "identify"):
+        intake.count("skipped")
+    else:
+        intake.events.append(happened)
+
+
+def _pairs(flat: Tensor) -> dict[int, int]:
+    half = len(flat) // 2
+    return dict(zip(flat[:half].tolist(), flat[half:].tolist(), strict=True))

@@ -1,0 +1,232 @@
+"""What one epoch does: a pure function of the records it read, the recorded clock and the state before it.
+
+The runner calls it live, recovery calls it again for committed manifests, and
+`evaluate --plan` calls it without a broker: the same bytes come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.epochs.digest import START, StateDigest
+from pipeline.epochs.intake import NO_WATERMARK, Intake, Ledger, Timed, take_in
+from pipeline.epochs.joiner import Joined, Joiner
+from pipeline.epochs.publication import Publication
+from pipeline.evaluation.prequential import Prequential
+from pipeline.learning.audience import Audience
+from pipeline.learning.learner import PEERS, Learner
+from pipeline.learning.segments import Segments
+from pipeline.messages import Counts, DeadLetter, Event, Item, Output, Record, Tombstone, Vector
+from pipeline.ports import Decoder
+from pipeline.settings import Settings
+from pipeline.step import micro_batches, step
+
+
+@dataclass
+class Applied:
+    """What an epoch came to."""
+
+    outputs: list[Output]
+    counts: Counts
+    watermark: int
+    state_digest: str
+    losses: list[tuple[float, float]] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+
+class Processor:
+    """The learner with all that surrounds it in an epoch. Holds the whole state of a shard."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        device: torch.device,
+        decode: Decoder,
+        dead_letter: Callable[[DeadLetter], Output],
+        *,
+        peers: Sequence[str] | None = None,
+        k: int = 10,
+        halves: bool = False,
+    ) -> None:
+        """`peers` are scored beside the learner (default: those the settings ask for), `halves` as in `Prequential`."""
+        self.settings = settings
+        self.learner = Learner(settings, device)
+        self.ledger = Ledger(settings)
+        self.joiner = Joiner(self.ledger)
+        self.audience = Audience(self.learner.users, settings.publishing)
+        self.segments = Segments(self.learner.users, settings.publishing.segments)
+        self.peers = tuple(peers if peers is not None else PEERS if settings.metrics.peers else ())
+        self.prequential = Prequential(self.peers, k, halves=halves)
+        self.state_digest = START
+        self.triggers: dict[int, str] = {}
+        self._decode = decode
+        self._dead_letter = dead_letter
+
+    def apply(self, epoch: int, records: Sequence[Record], clock: int, *, publish: bool = True) -> Applied:
+        """Take an epoch's records in; returns what is to be published and committed.
+
+        `clock` is wall time in ms, recorded in the manifest. With `publish`
+        off (a backtest) no list is made.
+        """
+        intake = take_in(records, self._decode, self.ledger, self.settings.topic("events"))
+        publication = Publication(self, epoch, clock)
+        before = self.ledger.watermark
+        self._take_items(intake, clock)
+        self._take_users(intake, publication)
+        texts = self._take_texts(intake)
+        losses, touched = self._learn(intake, publication)
+        for joined in texts:
+            self._take_text(joined, touched)
+        self.ledger.advance(max((t.time for t in intake.events), default=NO_WATERMARK))
+        if publish:
+            self._expire(before, clock)
+            self._touch(touched, clock)
+            publication.publish(live=self._is_live(intake, clock))
+        return self._applied(intake, publication, losses)
+
+    def pending(self) -> int | None:
+        """When, by the clock (ms), a list is due though nothing happens; None if none is."""
+        return self.audience.next_due()
+
+    def state(self) -> dict[str, Tensor]:
+        """The whole state, as named tensors."""
+        parts = (self.learner, self.ledger, self.joiner, self.audience, self.segments, self.prequential)
+        tensors: dict[str, Tensor] = {}
+        for part in parts:
+            tensors |= part.state()
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for part in (self.learner, self.ledger, self.joiner, self.audience, self.segments, self.prequential):
+            part.load(tensors)
+
+    def _take_items(self, intake: Intake, clock: int) -> None:
+        catalogue = self.learner.catalogue
+        hidden: list[int] = []
+        touched: list[int] = []
+        for item in intake.items:
+            if isinstance(item, Item):
+                row = catalogue.describe(item)
+                touched.append(row)
+                if not item.available:
+                    hidden.append(row)
+            elif (row := catalogue.withdraw(item.key)) >= 0:
+                hidden.append(row)
+        vectors: list[Vector] = []
+        for record, vector in intake.vectors:
+            if isinstance(vector, Tombstone):
+                continue
+            if problem := catalogue.unusable(np.frombuffer(vector.vector, dtype="<f4"), vector.encoder):
+                intake.dead.append(DeadLetter(record, "Unusable", problem, "learner"))
+            else:
+                vectors.append(vector)
+        catalogue.take_vectors(vectors)
+        touched += [catalogue.row(vector.item_id) for vector in vectors]
+        self.audience.touch_items(torch.tensor(touched, dtype=torch.int64), len(catalogue))
+        self.audience.withdrawn(torch.tensor(hidden, dtype=torch.int64), clock)
+
+    def _take_users(self, intake: Intake, publication: Publication) -> None:
+        for _, user in intake.users:
+            if isinstance(user, Tombstone):
+                self.joiner.forget(user.key)
+                self.learner.erase(user.key)
+                publication.withdraw_lists(user.key)
+            elif self.settings.publishing.segments:
+                self.segments.describe(self.learner.users.row(user.user_id), user.attributes)
+
+    def _take_texts(self, intake: Intake) -> list[Joined]:
+        joined = []
+        for _, vector in intake.texts:
+            if (found := self.joiner.take(vector)) is not None:
+                joined.append(found)
+        for happened in intake.events:
+            if happened.event.text and (found := self.joiner.expect(happened)) is not None:
+                joined.append(found)
+        return joined
+
+    def _take_text(self, joined: Joined, touched: dict[int, Timed | Joined]) -> None:
+        if joined.vector.shape[0] == self.learner.catalogue.mean_E.shape[0]:
+            row = self.learner.take_text(joined.user_id, joined.event_type, joined.time, joined.vector)
+            touched[row] = joined
+
+    def _learn(
+        self, intake: Intake, publication: Publication
+    ) -> tuple[list[tuple[float, float]], dict[int, Timed | Joined]]:
+        """Late events, then micro-batches cut at identifications; returns losses and each touched user's last event."""
+        losses: list[tuple[float, float]] = []
+        touched: dict[int, Timed | Joined] = {}
+        self.learner.observe_late([t.event for t in intake.late], [t.time for t in intake.late])
+        run: list[Timed] = []
+        for happened in intake.events:
+            if happened.event.event_type != "identify":
+                run.append(happened)
+                continue
+            losses += self._learn_run(run, touched)
+            run = []
+            self._identify(happened, touched, publication)
+        losses += self._learn_run(run, touched)
+        return losses, touched
+
+    def _learn_run(self, run: list[Timed], touched: dict[int, Timed | Joined]) -> list[tuple[float, float]]:
+        losses = []
+        for part in micro_batches(len(run), self.settings.learning.micro_batch):
+            happened = run[part]
+            events, times = [t.event for t in happened], [t.time for t in happened]
+            done = step(self.learner, events, times, self.ledger.watermark, self.peers)
+            self.prequential.add(done.ranks)
+            self.segments.observe(events, done.seen, len(self.learner.catalogue))
+            items = done.seen.events.item_B
+            self.audience.touch_items(items[items >= 0], len(self.learner.catalogue))
+            losses.append((done.interest_loss, done.weights_loss))
+            touched |= dict(zip(done.seen.events.user_B.tolist(), happened, strict=True))
+        return losses
+
+    def _identify(self, happened: Timed, touched: dict[int, Timed | Joined], publication: Publication) -> None:
+        event: Event = happened.event
+        if not event.anonymous_id or not event.user_id or event.anonymous_id == event.user_id:
+            return
+        gone = self.learner.users.ids.find(event.anonymous_id)
+        row = self.learner.identify(event.anonymous_id, event.user_id)
+        if gone >= 0:
+            touched.pop(gone, None)
+            publication.withdraw_lists(event.anonymous_id)
+        touched[row] = happened
+
+    def _expire(self, before: int, clock: int) -> None:
+        """Items whose time ran out as the watermark moved: lists that show them are due."""
+        expires_I = self.learner.catalogue.expires_I[: len(self.learner.catalogue)]
+        gone_I = (expires_I > before) & (expires_I <= self.ledger.watermark)
+        self.audience.withdrawn(torch.nonzero(gone_I).flatten(), clock)
+
+    def _touch(self, touched: dict[int, Timed | Joined], clock: int) -> None:
+        rows = sorted(touched)
+        times = torch.tensor([touched[row].time for row in rows], dtype=torch.int64)
+        self.audience.touch(torch.tensor(rows, dtype=torch.int64), times, clock)
+        self.triggers = {row: touched[row].event_id for row in rows}
+
+    def _is_live(self, intake: Intake, clock: int) -> bool:
+        """Whether the stream has caught up: nothing came, or something recent did."""
+        newest = max((t.time for t in intake.events), default=None)
+        return newest is None or newest >= clock - int(self.settings.publishing.max_age_s * 1000)
+
+    def _applied(self, intake: Intake, publication: Publication, losses: list[tuple[float, float]]) -> Applied:
+        digest = StateDigest(self.state_digest)
+        for interest, weights in losses:
+            digest.loss(interest)
+            digest.loss(weights)
+        for output in publication.outputs:
+            digest.published(output.key or b"", output.value)
+        self.state_digest = digest.hex()
+        counts = Counts(**intake.counts, trained=len(intake.events), lists=publication.lists)
+        if not counts.conserved:
+            raise AssertionError(f"events not conserved: {counts}")
+        dead = [self._dead_letter(letter) for letter in intake.dead]
+        return Applied(
+            [*publication.outputs, *dead], counts, self.ledger.watermark, self.state_digest, losses, intake.dead
+        )

@@ -1,0 +1,94 @@
+"""What an epoch publishes: lists of those who are due, item-to-item and trending lists, tombstones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.epochs.digest import config_hash
+from pipeline.epochs.intake import NO_WATERMARK
+from pipeline.learning.lists import MadeList, recommend, similar, trending
+from pipeline.messages import Output, Recommendations, Recommended, Similar, encode
+
+if TYPE_CHECKING:
+    from pipeline.epochs.processor import Processor
+
+EVERYONE = "*"
+TRENDING = "trending"
+TRENDING_HORIZON = 2
+VERSION = "1"
+
+
+class Publication:
+    """Collects one epoch's records for the recommendations and similar topics."""
+
+    def __init__(self, processor: Processor, epoch: int, clock: int) -> None:
+        self._of = processor
+        self._epoch = epoch
+        self._clock = clock
+        self._settings = processor.settings.publishing
+        self._topic = processor.settings.topic("recommendations")
+        self._similar_topic = processor.settings.topic("similar")
+        self._version = f"headrace-{VERSION}-{config_hash(processor.settings)}"
+        self.outputs: list[Output] = []
+        self.lists = 0
+
+    def withdraw_lists(self, user_id: str) -> None:
+        """Tombstones for all lists of a user."""
+        for name in self._settings.lists:
+            self.outputs.append(Output(self._topic, f"{name}:{user_id}".encode(), None, (), user_id.encode()))
+
+    def publish(self, *, live: bool) -> None:
+        """Everything that is due."""
+        due = self._of.audience.due(self._clock, live)
+        shown: dict[int, list[int]] = {}
+        for made in recommend(self._of.learner, due, self._of.ledger.watermark):
+            self._home(made)
+            shown.setdefault(made.user, []).extend(made.rows)
+        for user, rows in shown.items():
+            self._of.audience.shown(user, rows)
+        if live and self._of.ledger.watermark != NO_WATERMARK:
+            self._similar()
+            self._trending()
+
+    def _home(self, made: MadeList) -> None:
+        user_id = self._of.learner.users.ids.name(made.user)
+        self._add(made.name, user_id, made.items, self._of.triggers.get(made.user))
+
+    def _add(self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None) -> None:
+        now = self._of.ledger.watermark
+        listed = Recommendations(
+            list=name,
+            user_id=user_id,
+            request_id=f"{self._epoch:x}-{self._of.ledger.hash(name, user_id) & 0xFFFFFFFFFFFFFFFF:016x}",
+            generated_at=now,
+            expires_at=now + int(self._settings.ttl_s * 1000),
+            model_version=self._version,
+            variant=self._settings.variant,
+            epoch=self._epoch,
+            trigger_event_id=trigger,
+            items=items,
+        )
+        key = f"{name}:{user_id}".encode()
+        self.outputs.append(Output(self._topic, key, encode(listed), (), user_id.encode()))
+        self.lists += 1
+
+    def _similar(self) -> None:
+        if self._settings.similar_size == 0:
+            return
+        learner, watermark = self._of.learner, self._of.ledger.watermark
+        rows = self._of.audience.similar_due(self._clock, learner.catalogue.count_I)
+        for row, items in similar(learner, rows, self._settings.similar_size, watermark):
+            item_id = learner.catalogue.ids.name(row)
+            message = Similar(item_id, watermark, self._version, self._epoch, tuple(items))
+            self.outputs.append(Output(self._similar_topic, item_id.encode(), encode(message)))
+
+    def _trending(self) -> None:
+        if self._settings.trending_size == 0 or not self._of.audience.trending_due(self._clock):
+            return
+        learner, size, watermark = self._of.learner, self._settings.trending_size, self._of.ledger.watermark
+        everywhere = learner.popularity.count_HI[TRENDING_HORIZON]
+        self._add(TRENDING, EVERYONE, trending(learner, everywhere, size, watermark), None)
+        for row, count_I in enumerate(self._of.segments.count_SI):
+            segment = self._of.segments.ids.name(row)
+            if count_I.shape[0] >= len(learner.catalogue):
+                self._add(f"{TRENDING}/{segment}", EVERYONE, trending(learner, count_I, size, watermark), None)

@@ -1,0 +1,180 @@
+"""The one way to start: fence, read the manifests, claim, load the newest good snapshot, replay what came after.
+
+A crash, an unknown commit result and an ordinary start all come through here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.epochs.digest import config_hash
+from pipeline.epochs.history import EPOCH, Standing, read_verified, standing_after, verify_inputs
+from pipeline.epochs.processor import Processor
+from pipeline.messages import Counts, Manifest
+from pipeline.ports import Clock, LogGap, Sink, SnapshotDamaged, SnapshotStore, Source
+
+log = logging.getLogger(__name__)
+
+CLAIM = "claim"
+DIGEST_RESET = "digest-reset"
+FORK = "state and log disagree"
+
+
+class RecoveryRefused(RuntimeError):
+    """The log, the snapshots and the settings do not fit together; going on would lose or double something."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who writes manifests: the process, and what its results depend on."""
+
+    instance: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A processor as of the last committed manifest, and where that is."""
+
+    processor: Processor
+    standing: Standing
+    replayed: int
+
+
+def marker(kind: str, standing: Standing, processor: Processor, who: Identity, clock: int) -> Manifest:
+    """A manifest that reads nothing: a claim or a digest reset."""
+    return Manifest(
+        epoch=standing.epoch + 1,
+        instance=who.instance,
+        kind=kind,
+        ranges=(),
+        seed=processor.settings.seed,
+        counts=Counts(),
+        watermark=processor.ledger.watermark,
+        clock=clock,
+        config_hash=config_hash(processor.settings),
+        fingerprint=who.fingerprint,
+        input_digest=standing.input_digest,
+        state_digest=processor.state_digest,
+    )
+
+
+def recover(
+    source: Source,
+    sink: Sink,
+    snapshots: SnapshotStore,
+    fresh: Callable[[], Processor],
+    who: Identity,
+    clock: Clock,
+    *,
+    accept_gap: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Recovered:
+    """Bring a shard back to its last committed manifest; returns after the claim is committed.
+
+    Raises Fenced (another instance is newer), RecoveryRefused, or what source and sink raise.
+    """
+    sink.start()
+    manifests = list(sink.manifests())
+    try:
+        standing = standing_after(manifests)
+        verify_inputs(manifests)
+    except LogGap as error:
+        raise RecoveryRefused(str(error)) from error
+    if not manifests and snapshots.epochs():
+        raise RecoveryRefused(
+            f"there are snapshots (newest: epoch {snapshots.epochs()[-1]}) but no manifest: "
+            "another cluster or namespace? Move the snapshots away to start anew."
+        )
+    processor, loaded = _newest(snapshots, manifests, fresh)
+    exact = all(_same(m, processor, who) for m in manifests[loaded:] if m.kind == EPOCH)
+    if manifests:
+        log.info("starting from %s, replaying epochs %d to %d", _snapshot_name(loaded), loaded + 1, standing.epoch)
+    whole = _replay(processor, source, manifests[loaded:], accept_gap, exact, on_progress)
+    standing = _claimed(sink, standing, processor, who, clock, reset=not (exact and whole))
+    return Recovered(processor, standing, len(manifests) - loaded)
+
+
+def _claimed(
+    sink: Sink, standing: Standing, processor: Processor, who: Identity, clock: Clock, *, reset: bool
+) -> Standing:
+    kind = DIGEST_RESET if reset and standing.epoch else CLAIM
+    if kind == DIGEST_RESET:
+        log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
+    claim = marker(kind, standing, processor, who, clock.now_ms())
+    sink.commit([], claim, {})
+    return standing.after(claim)
+
+
+def _newest(
+    snapshots: SnapshotStore, manifests: Sequence[Manifest], fresh: Callable[[], Processor]
+) -> tuple[Processor, int]:
+    """A processor from the newest snapshot that is whole and belongs to this chain; a blank one if there is none."""
+    for epoch in reversed(snapshots.epochs()):
+        if epoch > len(manifests):
+            raise RecoveryRefused(
+                f"a snapshot of epoch {epoch} exists, but the last manifest is of epoch {len(manifests)}: "
+                "another cluster or namespace, or the epochs topic was lost"
+            )
+        try:
+            snapshot = snapshots.load(epoch)
+        except SnapshotDamaged as error:
+            log.warning("%s; taking an older one", error)
+            continue
+        standing = Standing.of_header(snapshot.header)
+        if standing.state_digest != manifests[epoch - 1].state_digest:
+            log.warning("snapshot of epoch %d is of another history: its digest is not the manifest's", epoch)
+            continue
+        processor = fresh()
+        try:
+            processor.load(dict(snapshot.tensors))
+        except (KeyError, RuntimeError) as error:
+            log.warning("snapshot of epoch %d does not fit these settings (%s)", epoch, error)
+            continue
+        processor.state_digest = standing.state_digest
+        return processor, epoch
+    return fresh(), 0
+
+
+def _replay(
+    processor: Processor,
+    source: Source,
+    manifests: Sequence[Manifest],
+    accept_gap: bool,
+    exact: bool,
+    on_progress: Callable[[int, int], None],
+) -> bool:
+    """Do committed epochs again; returns whether nothing of the log was missing."""
+    whole = True
+    for done, manifest in enumerate(manifests, 1):
+        if manifest.kind == EPOCH:
+            try:
+                records = read_verified(source, manifest.ranges)
+            except LogGap as error:
+                if not accept_gap:
+                    raise RecoveryRefused(
+                        f"epoch {manifest.epoch} cannot be replayed: {error}. "
+                        "Go on without these events with --accept-gap."
+                    ) from error
+                log.warning("accepted gap in epoch %d: %s", manifest.epoch, error)
+                whole = False
+                continue
+            processor.apply(manifest.epoch, records, manifest.clock)
+            if exact and whole and processor.state_digest != manifest.state_digest:
+                raise RecoveryRefused(
+                    f"replaying epoch {manifest.epoch} gave state {processor.state_digest[:16]}, its manifest says "
+                    f"{manifest.state_digest[:16]}: {FORK}"
+                )
+        processor.state_digest = manifest.state_digest
+        on_progress(done, len(manifests))
+    return whole
+
+
+def _same(manifest: Manifest, processor: Processor, who: Identity) -> bool:
+    return manifest.fingerprint == who.fingerprint and manifest.config_hash == config_hash(processor.settings)
+
+
+def _snapshot_name(epoch: int) -> str:
+    return f"the snapshot of epoch {epoch}" if epoch else "an empty state"

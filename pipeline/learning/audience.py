@@ -1,0 +1,96 @@
+"""Who is due a list, and when: touched users, those whose list shows a withdrawn item, those learned from history."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.learning.arena import grown
+from pipeline.learning.users import NEVER, Users
+from pipeline.settings import Publishing
+
+AFTER_BACKFILL = NEVER - 1
+"""`due_U` of a user touched only by old events: their list waits until the stream is live."""
+
+MAX_LISTS_PER_EPOCH = 4096
+
+
+class Audience:
+    """Keeps `users.due_U`: event times decide who is due, the epoch's recorded clock when."""
+
+    def __init__(self, users: Users, settings: Publishing) -> None:
+        self._users = users
+        self._settings = settings
+        self.similar_due_I = torch.zeros(64, dtype=torch.bool)
+        self.similar_at_I = torch.full((64,), -(2**62), dtype=torch.int64)
+        self.trending_at = torch.full((1,), -(2**62), dtype=torch.int64)
+
+    def touch(self, users: Tensor, newest_ms: Tensor, clock: int) -> None:
+        """These users did something, their newest event at `newest_ms` each."""
+        if len(users) == 0:
+            return
+        fresh = newest_ms >= clock - int(self._settings.max_age_s * 1000)
+        ready = (self._users.published_U[users] + int(self._settings.min_interval_s * 1000)).clamp(min=clock)
+        due = torch.where(fresh, ready, torch.full_like(ready, AFTER_BACKFILL))
+        self._users.due_U[users] = torch.minimum(self._users.due_U[users], due)
+
+    def withdrawn(self, rows: Tensor, clock: int) -> None:
+        """Items that may no longer be shown: whoever's list shows one is due now."""
+        if len(rows) == 0:
+            return
+        hit_U = torch.isin(self._users.shown_UN, rows.to(torch.int32)).any(1)
+        self._users.due_U[hit_U] = torch.minimum(self._users.due_U[hit_U], torch.tensor(clock))
+
+    def due(self, clock: int, live: bool) -> list[int]:
+        """Rows that get their lists now; they are no longer due."""
+        ready = torch.nonzero(self._users.due_U <= clock).flatten()[:MAX_LISTS_PER_EPOCH]
+        if live:
+            waiting = torch.nonzero(self._users.due_U == AFTER_BACKFILL).flatten()
+            ready = torch.cat([ready, waiting[: self._settings.catch_up_lists]])
+        self._users.due_U[ready] = NEVER
+        self._users.published_U[ready] = clock
+        return ready.tolist()
+
+    def next_due(self) -> int | None:
+        """When, by the clock, a list is due without any event; None if none is."""
+        earliest = int(self._users.due_U.min())
+        if earliest >= AFTER_BACKFILL:
+            return None if earliest == NEVER else 0
+        return earliest
+
+    def shown(self, user: int, rows: list[int]) -> None:
+        """Remember what a user's lists show."""
+        self._users.shown_UN[user] = -1
+        self._users.shown_UN[user, : len(rows)] = torch.tensor(rows, dtype=torch.int32)
+
+    def touch_items(self, rows: Tensor, items: int) -> None:
+        """These items were liked or described: their item-to-item lists may have changed."""
+        self.similar_due_I = grown(self.similar_due_I, items)
+        self.similar_at_I = grown(self.similar_at_I, items, -(2**62))
+        self.similar_due_I[rows] = True
+
+    def similar_due(self, clock: int, count_I: Tensor) -> list[int]:
+        """Items whose item-to-item list is due: the most liked first, each at most once an interval."""
+        ready_I = self.similar_due_I & (self.similar_at_I <= clock - int(self._settings.similar_interval_s * 1000))
+        rows = torch.nonzero(ready_I).flatten()
+        order = torch.argsort(count_I[rows], descending=True, stable=True)[: self._settings.similar_per_epoch]
+        rows = rows[order]
+        self.similar_due_I[rows] = False
+        self.similar_at_I[rows] = clock
+        return rows.tolist()
+
+    def trending_due(self, clock: int) -> bool:
+        """Whether the trending lists are due; if so they count as published."""
+        if clock < int(self.trending_at) + int(self._settings.trending_interval_s * 1000):
+            return False
+        self.trending_at[0] = clock
+        return True
+
+    def state(self) -> dict[str, Tensor]:
+        """What is not in the user arena."""
+        return {f"audience.{n}": getattr(self, n) for n in ("similar_due_I", "similar_at_I", "trending_at")}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for name in ("similar_due_I", "similar_at_I", "trending_at"):
+            setattr(self, name, tensors[f"audience.{name}"].clone())

@@ -1,0 +1,139 @@
+"""Lists to publish: home lists per user with their reasons, item-to-item lists, trending lists for everyone unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.learning.batch import Questions, top
+from pipeline.learning.candidates import ask
+from pipeline.learning.learner import Learner, Predictions
+from pipeline.learning.weights import Lists
+from pipeline.messages import Reason, Recommended, SimilarItem
+from pipeline.settings import ListSettings
+
+CHUNK = 64
+DECIMALS = 6
+SIMILAR_PRIOR = 5.0
+INTERACTION = "interaction"
+OTHERS = "others"
+
+
+@dataclass(frozen=True)
+class MadeList:
+    """One list of one user: rows shown and what is published of them."""
+
+    user: int
+    name: str
+    rows: list[int]
+    items: tuple[Recommended, ...]
+
+
+def recommend(learner: Learner, users: Sequence[int], watermark: int) -> Iterator[MadeList]:
+    """Every configured list of these users, in their order, from what is known now."""
+    for start in range(0, len(users), CHUNK):
+        yield from _recommend(learner, torch.tensor(users[start : start + CHUNK], dtype=torch.int64), watermark)
+
+
+def _recommend(learner: Learner, user_Q: Tensor, watermark: int) -> Iterator[MadeList]:
+    items = len(learner.catalogue)
+    history, consumed_QI = learner.users.windows(user_Q, items)
+    if items == 0:
+        for name in learner.settings.publishing.lists:
+            yield from (MadeList(user, name, [], ()) for user in user_Q.tolist())
+        return
+    hidden_QI = ~learner.catalogue.showable(watermark, learner.undescribed)[None, :].expand_as(consumed_QI)
+    questions = Questions(user_Q, history, hidden_QI)
+    answers = ask(learner.scorers, questions)
+    for name, wanted in learner.settings.publishing.lists.items():
+        banned_QI = hidden_QI if wanted.allow_repeats else hidden_QI | consumed_QI
+        admitted_I = learner.catalogue.admitted(wanted)
+        if admitted_I is not None:
+            banned_QI = banned_QI | ~admitted_I
+        ranked = learner.rank(questions, answers, banned_QI)
+        yield from _explained(learner, user_Q, name, wanted, ranked)
+
+
+def _explained(
+    learner: Learner, user_Q: Tensor, name: str, wanted: ListSettings, ranked: Predictions
+) -> Iterator[MadeList]:
+    order_QN = torch.argsort(ranked.score_QC, dim=1, descending=True, stable=True)[:, : wanted.size]
+    score_QN = ranked.score_QC.gather(1, order_QN)
+    rows_QN = ranked.rows_QC.gather(1, order_QN)
+    weight, contribution, interaction = learner.weights.explain(_taken(ranked.lists, order_QN))
+    columns = len(learner.columns)
+    weight_QNS = weight[:, :, :columns]
+    share_QNS = contribution[:, :, :columns] + contribution[:, :, columns:]
+    names = [column.name for column in learner.columns]
+    for q, user in enumerate(user_Q.tolist()):
+        shown = int((score_QN[q] > -torch.inf).sum())
+        rows = rows_QN[q, :shown].tolist()
+        items = tuple(
+            Recommended(
+                learner.catalogue.ids.name(row),
+                round(score_QN[q, n].item(), DECIMALS),
+                _reasons(names, weight_QNS[q, n], share_QNS[q, n], interaction[q, n].item(), learner),
+            )
+            for n, row in enumerate(rows)
+        )
+        yield MadeList(user, name, rows, items)
+
+
+def _taken(lists: Lists, order_QN: Tensor) -> Lists:
+    by_feature = order_QN[:, :, None].expand(-1, -1, lists.feature_QCK.shape[2])
+    return Lists(
+        lists.feature_QCK.gather(1, by_feature),
+        lists.maturity_QC.gather(1, order_QN),
+        lists.context_QX,
+        lists.present_QC.gather(1, order_QN),
+    )
+
+
+def _reasons(
+    names: Sequence[str], weight_S: Tensor, share_S: Tensor, interaction: float, learner: Learner
+) -> tuple[Reason, ...]:
+    """The strongest columns by name, then what the rest and their interaction add: together the score."""
+    wanted = learner.settings.publishing.reasons
+    if wanted == 0:
+        return ()
+    strongest = torch.argsort(share_S.abs(), descending=True, stable=True)[:wanted].tolist()
+    named = [
+        Reason(names[s], round(weight_S[s].item(), DECIMALS), round(share_S[s].item(), DECIMALS)) for s in strongest
+    ]
+    rest = share_S.sum().item() - sum(reason.contribution for reason in named)
+    named.append(Reason(OTHERS, 1.0, round(rest, DECIMALS)))
+    named.append(Reason(INTERACTION, 1.0, round(interaction, DECIMALS)))
+    return tuple(named)
+
+
+def similar(learner: Learner, rows: Sequence[int], size: int, watermark: int) -> Iterator[tuple[int, list[SimilarItem]]]:
+    """The items nearest to each row: co-liked, and by text while few have liked it."""
+    items = len(learner.catalogue)
+    row_Q = torch.tensor(rows, dtype=torch.int64)
+    together_QI = learner.neighbours.nearest(row_Q, items)
+    projected_IP = learner.catalogue.projected_IP[:items]
+    near_QI = (projected_IP[row_Q] @ projected_IP.T).clamp(min=0)
+    trust_Q1 = (learner.catalogue.count_I[row_Q] / (learner.catalogue.count_I[row_Q] + SIMILAR_PRIOR))[:, None]
+    score_QI = trust_Q1 * together_QI + (1 - 0.8 * trust_Q1) * near_QI
+    score_QI[:, ~learner.catalogue.showable(watermark, learner.undescribed)] = 0
+    score_QI[torch.arange(len(rows)), row_Q] = 0
+    best_QN = top(score_QI, size)
+    for q, row in enumerate(rows):
+        found = [(i, score_QI[q, i].item()) for i in best_QN[q].tolist()]
+        yield row, [SimilarItem(learner.catalogue.ids.name(i), round(s, DECIMALS)) for i, s in found if s > 0]
+
+
+def trending(learner: Learner, count_I: Tensor, size: int, watermark: int) -> tuple[Recommended, ...]:
+    """What is liked most lately, by a decayed count per item."""
+    items = len(learner.catalogue)
+    score_I = count_I[:items] * learner.catalogue.showable(watermark, learner.undescribed)
+    best_N = top(score_I[None], size)[0].tolist()
+    found = [(i, score_I[i].item()) for i in best_N]
+    return tuple(
+        Recommended(learner.catalogue.ids.name(i), round(s, DECIMALS), (Reason("trending", 1.0, round(s, DECIMALS)),))
+        for i, s in found
+        if s > 0
+    )

@@ -1,0 +1,106 @@
+"""What Headrace shows of itself to Prometheus: `headrace_*`, base units, no user or item in a label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from pipeline.epochs.processor import Applied, Processor
+from pipeline.messages import Record, TopicPartition
+
+LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+OUTCOMES = ("trained", "duplicate", "late", "erased", "dead_lettered", "skipped")
+
+
+class LearnerMetrics:
+    """The learner's metrics in a registry of its own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.consumed = Counter("headrace_events_consumed", "Event records read", registry=registry)
+        self.events = Counter("headrace_events", "Event records by outcome", ["outcome"], registry=registry)
+        self.lists = Counter("headrace_lists", "Lists published", registry=registry)
+        self.dead = Counter("headrace_dead_letters", "Records that could not be used", ["topic"], registry=registry)
+        self.epochs = Counter("headrace_epochs", "Epochs", ["result"], registry=registry)
+        self.stage = Histogram(
+            "headrace_stage_seconds", "Time per epoch and stage", ["stage"], buckets=LATENCY_BUCKETS, registry=registry
+        )
+        self.latency = Histogram(
+            "headrace_event_to_list_seconds", "From an event's append to the commit of its list",
+            buckets=LATENCY_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.lag = Gauge("headrace_lag_records", "Records not yet read, by topic", ["topic"], registry=registry)
+        self.quality = Gauge(
+            "headrace_prequential", "Prequential metric at 10", ["learner", "metric", "window"], registry=registry
+        )
+        self.predictions = Gauge("headrace_predictions", "Predictions scored", registry=registry)
+        self.loss = Gauge("headrace_loss", "Last training loss", ["model"], registry=registry)
+        self.weight = Gauge("headrace_scorer_weight", "Mean weight of a scorer's column", ["column"], registry=registry)
+        self.epoch = Gauge("headrace_epoch", "Last committed epoch", registry=registry)
+        self.watermark = Gauge("headrace_watermark_seconds", "Event time reached, Unix seconds", registry=registry)
+        self.rows = Gauge("headrace_state_rows", "Rows of state", ["of"], registry=registry)
+        self.state_bytes = Gauge("headrace_state_bytes", "Bytes of state", registry=registry)
+        self.snapshot_bytes = Gauge("headrace_snapshot_bytes", "Size of the last snapshot", registry=registry)
+        self.snapshot_seconds = Gauge("headrace_snapshot_seconds", "Time the last snapshot took", registry=registry)
+        self.snapshot_time = Gauge(
+            "headrace_snapshot_timestamp_seconds", "When the last snapshot was complete", registry=registry
+        )
+        self.snapshot_errors = Counter("headrace_snapshot_errors", "Snapshots that failed", registry=registry)
+        self.conserved = Gauge("headrace_events_conserved", "1 while every event has one outcome", registry=registry)
+        self.conserved.set(1)
+        for outcome in OUTCOMES:
+            self.events.labels(outcome)
+        for result in ("committed", "aborted", "replayed"):
+            self.epochs.labels(result)
+
+    def epoch_committed(self, epoch: int, applied: Applied, processor: Processor) -> None:
+        """Count a committed epoch."""
+        counts = applied.counts
+        self.consumed.inc(counts.consumed)
+        for outcome in OUTCOMES:
+            self.events.labels(outcome).inc(getattr(counts, outcome))
+        self.conserved.set(1 if counts.conserved else 0)
+        self.lists.inc(counts.lists)
+        for letter in applied.dead_letters:
+            self.dead.labels(letter.record.topic).inc()
+        self.epochs.labels("committed").inc()
+        self.epoch.set(epoch)
+        self.watermark.set(max(applied.watermark, 0) / 1000)
+        if applied.losses:
+            self.loss.labels("interest").set(applied.losses[-1][0])
+            self.loss.labels("weights").set(applied.losses[-1][1])
+        learner = processor.learner
+        self.rows.labels("users").set(learner.users.ids.used)
+        self.rows.labels("items").set(learner.catalogue.ids.used)
+
+    def latencies(self, records: list[Record], events_topic: str, now_ms: int) -> None:
+        """Note how long ago the events of a committed epoch were appended."""
+        for record in records:
+            if record.topic == events_topic:
+                self.latency.observe(max(now_ms - record.timestamp, 0) / 1000)
+
+    def lags(self, ends: Mapping[TopicPartition, int], positions: Mapping[TopicPartition, int]) -> None:
+        """Records between positions and high watermarks, per topic."""
+        lag: dict[str, int] = {}
+        for tp, end in ends.items():
+            lag[tp.topic] = lag.get(tp.topic, 0) + max(end - positions.get(tp, end), 0)
+        for topic, records in lag.items():
+            self.lag.labels(topic).set(records)
+
+    def prequential(self, processor: Processor) -> None:
+        """Quality of the learner and its peers, and the weights: refreshed now and then, not per epoch."""
+        board = processor.prequential
+        size = len(processor.learner.catalogue)
+        self.predictions.set(board.tallies[board.names[0]].n)
+        for name in board.names:
+            total = board.tallies[name].report(size)
+            for metric in ("hr", "ndcg"):
+                value = total[metric]
+                self.quality.labels(name, metric, "total").set(float("nan") if value is None else value)
+                self.quality.labels(name, metric, "rolling").set(board.rolling[name, metric].mean())
+        weights = processor.learner.weights.trainer.served["base_K"].cpu()
+        columns = processor.learner.columns
+        for column, z_weight, rank_weight in zip(columns, weights[: len(columns)], weights[len(columns) :], strict=True):
+            self.weight.labels(column.name).set(float(z_weight + rank_weight))
+        self.state_bytes.set(sum(t.numel() * t.element_size() for t in processor.state().values()))

@@ -1,0 +1,186 @@
+"""The learner's loop. The epoch protocol, in one place:
+
+start    fence the predecessor and abort what it left open; read the manifests;
+         load a snapshot, replay the rest, commit a claim (`epochs.recovery`)
+epoch    poll → decode → order → dedupe → step (`epochs.processor`), then in one
+         transaction: lists, dead letters, the manifest, the consumed positions;
+         every record's acknowledgement is checked before the commit
+after    only when the commit is known to be good is the state that of the new
+         epoch; now and then it is copied and written as a snapshot
+doubt    anything else: drop source, sink and state and start again. There is no
+         other way to recover. Fenced by a newer instance: stop for good
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from pipeline.epochs.digest import chained_input, config_hash, ranges_of
+from pipeline.epochs.history import EPOCH, Standing
+from pipeline.epochs.processor import Applied, Processor
+from pipeline.epochs.recovery import Identity, Recovered, recover
+from pipeline.messages import Manifest, Record, TopicPartition
+from pipeline.ports import Clock, CommitUnknown, Sink, SnapshotStore, Source
+from pipeline.runtime.metrics import LearnerMetrics
+from pipeline.runtime.snapshots import SnapshotWriter
+from pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+IDLE_POLL_S = 0.2
+NEW_PARTITIONS_S = 5.0
+REFRESH_METRICS_S = 2.0
+RETRY_S = 1.0
+
+
+@dataclass
+class Health:
+    """What /livez and /readyz answer: alive while the loop turns, ready once recovered."""
+
+    ready: threading.Event = field(default_factory=threading.Event)
+    turned_at: float = field(default_factory=time.monotonic)
+
+    def turn(self) -> None:
+        """The loop turned."""
+        self.turned_at = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a runner is made of; the factories make new ones after every doubt."""
+
+    settings: Settings
+    make_source: Callable[[], Source]
+    make_sink: Callable[[], Sink]
+    make_processor: Callable[[], Processor]
+    snapshots: SnapshotStore
+    who: Identity
+    clock: Clock
+    metrics: LearnerMetrics
+    health: Health
+    accept_gap: bool = False
+
+
+class Runner:
+    """One shard's learner, from start to stop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._writer = SnapshotWriter(
+            parts.snapshots, parts.settings.epochs.snapshot_interval_s, parts.metrics, parts.clock
+        )
+        self.processor: Processor | None = None
+        self.standing = Standing()
+        self._begun: dict[TopicPartition, int] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Learn until `stop` is set; then finish the epoch, write a snapshot and return. Raises Fenced, RecoveryRefused."""
+        accept_gap = self._parts.accept_gap
+        while not stop.is_set():
+            source, sink = self._parts.make_source(), self._parts.make_sink()
+            try:
+                self._learn(source, sink, stop, accept_gap)
+            except (CommitUnknown, ConnectionError) as error:
+                log.warning("%s: %s; starting again from the log", type(error).__name__, error)
+                self._parts.metrics.epochs.labels("aborted").inc()
+                self._parts.health.ready.clear()
+                stop.wait(RETRY_S)
+            finally:
+                with suppress(ConnectionError):
+                    source.close()
+                    sink.close()
+        self._writer.close()
+
+    def _learn(self, source: Source, sink: Sink, stop: threading.Event, accept_gap: bool) -> None:
+        recovered = self._recover(source, sink, accept_gap)
+        self.processor, self.standing = recovered.processor, recovered.standing
+        self._seek(source)
+        self._parts.health.ready.set()
+        looked = shown = time.monotonic()
+        while not stop.is_set():
+            self._parts.health.turn()
+            self._epoch(source, sink)
+            if time.monotonic() - looked > NEW_PARTITIONS_S:
+                looked = time.monotonic()
+                if set(source.partitions()) != self._begun.keys():
+                    log.info("partitions changed")
+                    self._seek(source)
+            if time.monotonic() - shown > REFRESH_METRICS_S:
+                shown = time.monotonic()
+                self._parts.metrics.prequential(self.processor)
+                self._parts.metrics.lags(source.high_watermarks(), source.positions())
+        self._writer.write(self.processor, self.standing)
+
+    def _recover(self, source: Source, sink: Sink, accept_gap: bool) -> Recovered:
+        parts = self._parts
+        began = time.monotonic()
+
+        def progress(done: int, total: int) -> None:
+            parts.health.turn()
+            parts.metrics.epochs.labels("replayed").inc()
+            if done == total or done % 100 == 0:
+                log.info("replayed %d of %d epochs in %.1f s", done, total, time.monotonic() - began)
+
+        return recover(
+            source, sink, parts.snapshots, parts.make_processor, parts.who, parts.clock,
+            accept_gap=accept_gap, on_progress=progress,
+        )  # fmt: skip
+
+    def _seek(self, source: Source) -> None:
+        """Read on in each partition that exists; one never read begins where its log does."""
+        starts = source.starts()
+        self._begun = {tp: self.standing.positions.get(tp, starts[tp]) for tp in source.partitions()}
+        source.seek(self._begun)
+
+    def _epoch(self, source: Source, sink: Sink) -> None:
+        """One epoch, or nothing if nothing came and no list is due."""
+        assert self.processor is not None
+        metrics, clock = self._parts.metrics, self._parts.clock
+        records = self._poll(source)
+        now = clock.now_ms()
+        due = self.processor.pending()
+        if not records and (due is None or due > now):
+            return
+        epoch, after = self.standing.epoch + 1, source.positions()
+        with metrics.stage.labels("step").time():
+            applied = self.processor.apply(epoch, records, now)
+        manifest = self._manifest(epoch, applied, records, after, now)
+        with metrics.stage.labels("commit").time():
+            sink.commit(applied.outputs, manifest, after)
+        self.standing = self.standing.after(manifest)
+        metrics.epoch_committed(epoch, applied, self.processor)
+        metrics.latencies(records, self._parts.settings.topic("events"), clock.now_ms())
+        self._writer.maybe_write(self.processor, self.standing)
+
+    def _poll(self, source: Source) -> list[Record]:
+        epochs = self._parts.settings.epochs
+        records = source.poll(epochs.max_events, IDLE_POLL_S)
+        if records and len(records) < epochs.max_events and epochs.linger_ms:
+            records += source.poll(epochs.max_events - len(records), epochs.linger_ms / 1000)
+        return records
+
+    def _manifest(
+        self, epoch: int, applied: Applied, records: list[Record], after: dict[TopicPartition, int], now: int
+    ) -> Manifest:
+        assert self.processor is not None
+        before = {**self._begun, **self.standing.positions}
+        ranges = ranges_of(records, before, after)
+        return Manifest(
+            epoch=epoch,
+            instance=self._parts.who.instance,
+            kind=EPOCH,
+            ranges=ranges,
+            seed=self._parts.settings.seed,
+            counts=applied.counts,
+            watermark=applied.watermark,
+            clock=now,
+            config_hash=config_hash(self._parts.settings),
+            fingerprint=self._parts.who.fingerprint,
+            input_digest=chained_input(self.standing.input_digest, ranges),
+            state_digest=applied.state_digest,
+        )

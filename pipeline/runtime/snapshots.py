@@ -1,0 +1,63 @@
+"""Writes snapshots beside the loop: the state is copied at a commit, the disk is waited for in a thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from torch import Tensor
+
+from pipeline.epochs.history import Standing
+from pipeline.epochs.processor import Processor
+from pipeline.ports import Clock, SnapshotStore
+from pipeline.runtime.metrics import LearnerMetrics
+
+log = logging.getLogger(__name__)
+
+
+class SnapshotWriter:
+    """At most one snapshot is being written at a time; a failure is logged and counted, and the next one tries again."""
+
+    def __init__(self, store: SnapshotStore, interval_s: float, metrics: LearnerMetrics, clock: Clock) -> None:
+        self._store = store
+        self._interval_s = interval_s
+        self._metrics = metrics
+        self._clock = clock
+        self._last = time.monotonic()
+        self._written = 0
+        self._thread: threading.Thread | None = None
+
+    def maybe_write(self, processor: Processor, standing: Standing) -> None:
+        """Copy the state and begin writing it if the interval has passed and no write is under way."""
+        if time.monotonic() - self._last < self._interval_s or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._last = time.monotonic()
+        copied = {name: tensor.detach().clone() for name, tensor in processor.state().items()}
+        self._thread = threading.Thread(target=self._save, args=(standing, copied), name="snapshot")
+        self._thread.start()
+
+    def write(self, processor: Processor, standing: Standing) -> None:
+        """Write a snapshot now, unless this epoch has one, and wait for it."""
+        self.close()
+        if standing.epoch > self._written:
+            self._save(standing, {name: tensor.detach() for name, tensor in processor.state().items()})
+
+    def close(self) -> None:
+        """Wait for the write under way."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _save(self, standing: Standing, tensors: dict[str, Tensor]) -> None:
+        began = time.monotonic()
+        try:
+            self._store.save(standing.epoch, standing.header(), tensors)
+        except OSError as error:
+            self._metrics.snapshot_errors.inc()
+            log.warning("snapshot of epoch %d could not be written: %s", standing.epoch, error)
+            return
+        self._written = standing.epoch
+        self._metrics.snapshot_bytes.set(sum(t.numel() * t.element_size() for t in tensors.values()))
+        self._metrics.snapshot_seconds.set(time.monotonic() - began)
+        self._metrics.snapshot_time.set(self._clock.now_ms() / 1000)
