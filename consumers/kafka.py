@@ -22,6 +22,7 @@ class KafkaSource:
     """Reads all partitions of `topics` by assignment: no group, no auto-commit. A `ports.Source`.
 
     Any method may raise ConnectionError: the broker cannot be reached or refused.
+    After any error of `poll` close the source and make a new one.
     """
 
     def __init__(

@@ -47,13 +47,19 @@ def consumer_options(
 
 @contextmanager
 def reaching(bootstrap: str) -> Iterator[None]:
-    """Turn what kafka-python raises into a LogGap or a ConnectionError with one line of text."""
+    """Turn what kafka-python raises into a LogGap or a ConnectionError with one line of text.
+
+    A header name that is not UTF-8 becomes a RuntimeError: kafka-python 3.0.12
+    cannot read past it, and having failed once it loops for ever if asked again.
+    """
     try:
         yield
     except OffsetOutOfRangeError as error:
         raise LogGap("; ".join(f"{name(tp)}: position {at}" for tp, at in _offsets(error))) from error
     except LogTruncationError as error:
         raise LogGap(f"the log was cut below positions already read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise RuntimeError(f"a record has a header whose name is not UTF-8: {error.object!r}") from error
     except KafkaError as error:
         raise ConnectionError(f"Kafka at {bootstrap}: {type(error).__name__}: {error}") from error
 

@@ -24,7 +24,7 @@ What kafka-python 3.0.12 really does, read in its source, and what follows:
   never used after a failure; its successor's init_transactions aborts what was left open, and waits until
   that is done.
 - After a transaction, the next AddPartitionsToTxn is answered ConcurrentTransactions until the markers of
-  the last are written; each such answer sleeps retry_backoff_ms, 100 by default: here 10.
+  the last are written; each such answer sleeps retry_backoff_ms, 100 by default: here 5.
 - flush, send_offsets_to_transaction and commit_transaction wait without limit, and that is right: a client
   that stops waiting for a commit knows less than before. Watch the process, not the call.
 - close() flushes first, and raises if that takes longer than its timeout, leaving the thread running.
@@ -152,9 +152,9 @@ class KafkaSink:
             "acks": "all",
             "transaction_timeout_ms": self._timeout_ms,
             "delivery_timeout_ms": self._timeout_ms * 2 + 60_000,
-            "retry_backoff_ms": 10,
+            "retry_backoff_ms": 5,
             "reconnect_backoff_max_ms": 1000,
-            "linger_ms": 1,
+            "linger_ms": 0,
             "compression_type": "lz4",
             "batch_size": 128 << 10,
             "max_request_size": MAX_REQUEST_BYTES,
