@@ -11,8 +11,8 @@ from pipeline.runtime.broker.errors import BrokerError, BrokerUnavailable
 from pipeline.runtime.broker.ports import LOOPBACK
 
 LIMITS = (
-    "it shows aborted records to read_committed consumers, never times a transaction out, "
-    "never compacts, ignores LogAppendTime and keeps nothing on disk"
+    "it shows aborted records to read_committed consumers, never times a transaction out, never compacts, "
+    "ignores LogAppendTime, can report wrong end offsets and keeps nothing on disk"
 )
 
 

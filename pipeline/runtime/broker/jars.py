@@ -18,7 +18,7 @@ from pipeline.runtime.broker.logs import last_lines
 
 KAFKA_VERSION = "4.3.1"
 POM = Path(__file__).with_name("pom.xml")
-CHECKSUMS = Path(__file__).with_name("SHA256SUMS")
+CHECKSUMS = Path(__file__).with_name("jars.sha256")
 FETCH_TIMEOUT_S = 900.0
 
 Announce = Callable[[str], None]

@@ -57,7 +57,11 @@ BROKER = {
     # On a busy machine the only broker must not be taken for dead: commits under way would be lost.
     "broker.session.timeout.ms": "30000",
 }
-CONTROLLER = {"process.roles": "controller", "broker.session.timeout.ms": "100"}
+CONTROLLER = {
+    "process.roles": "controller",
+    "broker.session.timeout.ms": "100",
+    "broker.heartbeat.interval.ms": "50",
+}
 
 
 @dataclass(frozen=True)
