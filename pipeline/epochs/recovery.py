@@ -14,6 +14,7 @@ from pipeline.epochs.history import EPOCH, Standing, read_verified, standing_aft
 from pipeline.epochs.processor import Processor
 from pipeline.messages import Counts, Manifest
 from pipeline.ports import Clock, LogGap, Sink, SnapshotDamaged, SnapshotStore, Source
+from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -43,21 +44,21 @@ class Recovered:
     replayed: int
 
 
-def marker(kind: str, standing: Standing, processor: Processor, who: Identity, clock: int) -> Manifest:
+def marker(kind: str, standing: Standing, settings: Settings, watermark: int, who: Identity, clock: int) -> Manifest:
     """A manifest that reads nothing: a claim or a digest reset."""
     return Manifest(
         epoch=standing.epoch + 1,
         instance=who.instance,
         kind=kind,
         ranges=(),
-        seed=processor.settings.seed,
+        seed=settings.seed,
         counts=Counts(),
-        watermark=processor.ledger.watermark,
+        watermark=watermark,
         clock=clock,
-        config_hash=config_hash(processor.settings),
+        config_hash=config_hash(settings),
         fingerprint=who.fingerprint,
         input_digest=standing.input_digest,
-        state_digest=processor.state_digest,
+        state_digest=standing.state_digest,
     )
 
 
@@ -89,23 +90,24 @@ def recover(
             "another cluster or namespace? Move the snapshots away to start anew."
         )
     processor, loaded = _newest(snapshots, manifests, fresh)
+    watermark = manifests[-1].watermark if manifests else processor.ledger.watermark
+    standing = _mark(CLAIM, sink, standing, processor.settings, watermark, who, clock)
     exact = all(_same(m, processor, who) for m in manifests[loaded:] if m.kind == EPOCH)
     if manifests:
-        log.info("starting from %s, replaying epochs %d to %d", _snapshot_name(loaded), loaded + 1, standing.epoch)
+        log.info("starting from %s, replaying epochs %d to %d", _snapshot_name(loaded), loaded + 1, len(manifests))
     whole = _replay(processor, source, manifests[loaded:], accept_gap, exact, on_progress)
-    standing = _claimed(sink, standing, processor, who, clock, reset=not (exact and whole))
+    if not (exact and whole):
+        log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
+        standing = _mark(DIGEST_RESET, sink, standing, processor.settings, processor.ledger.watermark, who, clock)
     return Recovered(processor, standing, len(manifests) - loaded)
 
 
-def _claimed(
-    sink: Sink, standing: Standing, processor: Processor, who: Identity, clock: Clock, *, reset: bool
+def _mark(
+    kind: str, sink: Sink, standing: Standing, settings: Settings, watermark: int, who: Identity, clock: Clock
 ) -> Standing:
-    kind = DIGEST_RESET if reset and standing.epoch else CLAIM
-    if kind == DIGEST_RESET:
-        log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
-    claim = marker(kind, standing, processor, who, clock.now_ms())
-    sink.commit([], claim, {})
-    return standing.after(claim)
+    mark = marker(kind, standing, settings, watermark, who, clock.now_ms())
+    sink.commit([], mark, {})
+    return standing.after(mark)
 
 
 def _newest(
@@ -174,6 +176,14 @@ def _replay(
 
 def _same(manifest: Manifest, processor: Processor, who: Identity) -> bool:
     return manifest.fingerprint == who.fingerprint and manifest.config_hash == config_hash(processor.settings)
+
+
+def overtaken(sink: Sink, standing: Standing, instance: str) -> str | None:
+    """Which other instance has claimed the shard since `standing`; None if none has: then it was a time-out."""
+    for manifest in sink.manifests():
+        if manifest.kind == CLAIM and manifest.epoch > standing.epoch and manifest.instance != instance:
+            return manifest.instance
+    return None
 
 
 def _snapshot_name(epoch: int) -> str:

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pipeline.epochs.processor import Applied, Processor
 from pipeline.messages import Record, TopicPartition
+from pipeline.runtime.embedder import Embedder
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 OUTCOMES = ("trained", "duplicate", "late", "erased", "dead_lettered", "skipped")
@@ -104,3 +105,18 @@ class LearnerMetrics:
         for column, z_weight, rank_weight in zip(columns, weights[: len(columns)], weights[len(columns) :], strict=True):
             self.weight.labels(column.name).set(float(z_weight + rank_weight))
         self.state_bytes.set(sum(t.numel() * t.element_size() for t in processor.state().values()))
+
+
+class EmbedderMetrics:
+    """The embedder's metrics; they read its own counters."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.texts = Gauge("headrace_texts_embedded", "Texts that went through the encoder", registry=registry)
+        self.hits = Gauge("headrace_embedding_cache_hits", "Texts answered from the cache", registry=registry)
+        self.dead = Gauge("headrace_embedder_dead_letters", "Records that could not be embedded", registry=registry)
+
+    def watch(self, embedder: Embedder) -> None:
+        """Read this embedder's counters whenever somebody asks."""
+        self.texts.set_function(lambda: embedder.texts_embedded)
+        self.hits.set_function(lambda: embedder.cache_hits)
+        self.dead.set_function(lambda: embedder.dead_lettered)

@@ -1,7 +1,7 @@
 """The learner's loop. The epoch protocol, in one place:
 
 start    fence the predecessor and abort what it left open; read the manifests;
-         load a snapshot, replay the rest, commit a claim (`epochs.recovery`)
+         commit a claim; load a snapshot, replay the rest (`epochs.recovery`)
 epoch    poll → decode → order → dedupe → step (`epochs.processor`), then in one
          transaction: lists, dead letters, the manifest, the consumed positions;
          every record's acknowledgement is checked before the commit
@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from pipeline.epochs.digest import chained_input, config_hash, ranges_of
 from pipeline.epochs.history import EPOCH, Standing
 from pipeline.epochs.processor import Applied, Processor
-from pipeline.epochs.recovery import Identity, Recovered, recover
+from pipeline.epochs.recovery import Identity, Recovered, overtaken, recover
 from pipeline.messages import Manifest, Record, TopicPartition
-from pipeline.ports import Clock, CommitUnknown, Sink, SnapshotStore, Source
+from pipeline.ports import Clock, CommitUnknown, Fenced, Sink, SnapshotStore, Source
 from pipeline.runtime.metrics import LearnerMetrics
 from pipeline.runtime.snapshots import SnapshotWriter
 from pipeline.settings import Settings
@@ -36,6 +36,7 @@ IDLE_POLL_S = 0.2
 NEW_PARTITIONS_S = 5.0
 REFRESH_METRICS_S = 2.0
 RETRY_S = 1.0
+FENCED_S = 3.0
 
 
 @dataclass
@@ -85,6 +86,8 @@ class Runner:
             source, sink = self._parts.make_source(), self._parts.make_sink()
             try:
                 self._learn(source, sink, stop, accept_gap)
+            except Fenced:
+                self._unless_overtaken(sink, stop)
             except (CommitUnknown, ConnectionError) as error:
                 log.warning("%s: %s; starting again from the log", type(error).__name__, error)
                 self._parts.metrics.epochs.labels("aborted").inc()
@@ -115,6 +118,16 @@ class Runner:
                 self._parts.metrics.prequential(self.processor)
                 self._parts.metrics.lags(source.high_watermarks(), source.positions())
         self._writer.write(self.processor, self.standing)
+
+    def _unless_overtaken(self, sink: Sink, stop: threading.Event) -> None:
+        """A broker that timed our transaction out fences as well as a newer instance does: only the latter ends us."""
+        self._parts.metrics.epochs.labels("aborted").inc()
+        self._parts.health.ready.clear()
+        stop.wait(FENCED_S)
+        other = overtaken(sink, self.standing, self._parts.who.instance)
+        if other is not None:
+            raise Fenced(f"instance {other} has taken over this shard; this one stops for good")
+        log.warning("the broker gave our transaction up; starting again from the log")
 
     def _recover(self, source: Source, sink: Sink, accept_gap: bool) -> Recovered:
         parts = self._parts

@@ -1,0 +1,182 @@
+"""The composition root: the only place where ports meet what stands behind them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from prometheus_client import CollectorRegistry
+
+from consumers.aligned import AlignedSource
+from consumers.decoding import JsonDecoder
+from consumers.kafka import KafkaSource
+from consumers.kafka_group import KafkaGroupSource
+from pipeline.encoding.transformer import TransformerEncoder
+from pipeline.epochs.digest import fingerprint
+from pipeline.epochs.processor import Processor
+from pipeline.epochs.recovery import Identity
+from pipeline.epochs.snapshot import FileSnapshotStore
+from pipeline.ports import CommitUnknown, Encoder
+from pipeline.runtime.embedder import Embedder
+from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
+from pipeline.runtime.runner import Health, Parts, Runner
+from pipeline.settings import Settings
+from producers.dead_letters import dead_letter_output
+from producers.kafka import KafkaSink
+from producers.kafka_topics import create_topics
+
+log = logging.getLogger(__name__)
+
+LEARNER_INPUTS = ("events", "items", "users", "vectors", "event-vectors")
+EMBEDDER_INPUTS = ("items", "events")
+RETRY_S = 1.0
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+        return time.time_ns() // 1_000_000
+
+
+def device_of(wanted: str) -> torch.device:
+    """The device that a setting asks for; `auto` is the GPU where there is one."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def fix_threads(settings: Settings, device: torch.device) -> int:
+    """Fix the number of threads and ask torch for deterministic algorithms: results depend on both."""
+    threads = settings.learning.threads or min(os.cpu_count() or 1, 4)
+    torch.set_num_threads(threads)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    return threads
+
+
+def decoder_of(settings: Settings) -> JsonDecoder:
+    """The decoder of the topics under a namespace."""
+    return JsonDecoder({settings.topic(kind): kind for kind in LEARNER_INPUTS})
+
+
+def new_processor(settings: Settings, device: torch.device) -> Processor:
+    """A blank processor."""
+    return Processor(settings, device, decoder_of(settings), dead_letter_output)
+
+
+def new_encoder(settings: Settings) -> Encoder:
+    """The transformer that the settings name."""
+    return TransformerEncoder(settings.encoding)
+
+
+def prepare_topics(settings: Settings) -> None:
+    """Create missing topics if the settings allow it; say what is wrong with existing ones."""
+    if settings.kafka.create_topics:
+        for warning in create_topics(settings.kafka.bootstrap, settings):
+            log.warning("%s", warning)
+
+
+def learner_runner(
+    settings: Settings, registry: CollectorRegistry, health: Health, *, accept_gap: bool = False
+) -> Runner:
+    """The learner's loop over Kafka and the snapshot folder."""
+    device = device_of(settings.learning.device)
+    threads = fix_threads(settings, device)
+    clock = SystemClock()
+    bootstrap, kafka = settings.kafka.bootstrap, settings.kafka
+    folder = Path(settings.epochs.snapshots) / f"{settings.namespace}.{settings.instance}"
+    inputs = [settings.topic(kind) for kind in LEARNER_INPUTS]
+    name = f"{settings.namespace}.learner.{settings.instance}"
+
+    def make_sink() -> KafkaSink:
+        return KafkaSink(
+            bootstrap, name, settings.topic("epochs"), 0, name, transaction_timeout_s=kafka.transaction_timeout_s
+        )
+
+    return Runner(
+        Parts(
+            settings=settings,
+            make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs), clock),
+            make_sink=make_sink,
+            make_processor=lambda: new_processor(settings, device),
+            snapshots=FileSnapshotStore(folder, settings.epochs.snapshots_kept),
+            who=Identity(f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}", fingerprint(device, threads)),
+            clock=clock,
+            metrics=LearnerMetrics(registry),
+            health=health,
+            accept_gap=accept_gap,
+        )
+    )
+
+
+def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.Event) -> None:
+    """Embed until `stop`; after a doubtful commit begin again at the committed positions. Raises Fenced."""
+    embedder = Embedder(new_encoder(settings), decoder_of(settings), settings, dead_letter_output)
+    metrics.watch(embedder)
+    _warm(settings, embedder)
+    while not stop.is_set():
+        try:
+            _embed(settings, embedder, stop)
+        except (CommitUnknown, ConnectionError) as error:
+            log.warning("embedder: %s: %s; starting again", type(error).__name__, error)
+            stop.wait(RETRY_S)
+
+
+def _embed(settings: Settings, embedder: Embedder, stop: threading.Event) -> None:
+    bootstrap, group = settings.kafka.bootstrap, f"{settings.namespace}.embedder"
+    source = KafkaGroupSource(bootstrap, [settings.topic(kind) for kind in EMBEDDER_INPUTS], group)
+    sink = KafkaSink(
+        bootstrap,
+        f"{group}.{uuid.uuid4().hex[:12]}",
+        group=group,
+        transaction_timeout_s=settings.kafka.transaction_timeout_s,
+        group_metadata=source.group_metadata,
+    )
+    try:
+        sink.start()
+        embedder.run(source, sink, stop)
+    finally:
+        sink.close()
+        source.close()
+
+
+def _warm(settings: Settings, embedder: Embedder) -> None:
+    """Read the vectors topic, so that a restart embeds nothing again."""
+    source = KafkaSource(settings.kafka.bootstrap, [settings.topic("vectors")])
+    try:
+        source.seek(source.starts())
+        ends = source.high_watermarks()
+        while any(at < ends[tp] for tp, at in source.positions().items()):
+            records = source.poll(5_000, 1.0)
+            if not records:
+                break
+            embedder.warm(records)
+    finally:
+        source.close()
+
+
+def supervised(name: str, work: Callable[[], None], stop: threading.Event, failures: list[BaseException]) -> threading.Thread:
+    """Run `work` in a thread; whatever ends it stops everything, and an error is kept."""
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=run, name=name)
+    thread.start()
+    return thread
+

@@ -1,0 +1,29 @@
+"""Writes a learner's committed inputs and manifests to a file of records."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from consumers.dump import dumped
+from consumers.kafka import KafkaSource
+from pipeline.runtime.composition import LEARNER_INPUTS
+from pipeline.settings import Settings
+
+
+def dump_log(settings: Settings, out: BinaryIO) -> int:
+    """Every committed record of the input topics and of the epochs topic, up to now; returns how many."""
+    source = KafkaSource(settings.kafka.bootstrap, [settings.topic(kind) for kind in (*LEARNER_INPUTS, "epochs")])
+    count = 0
+    try:
+        source.seek(source.starts())
+        ends = source.high_watermarks()
+        quiet = 0
+        while quiet < 3 and any(at < ends[tp] for tp, at in source.positions().items()):
+            records = source.poll(5_000, 1.0)
+            quiet = 0 if records else quiet + 1
+            for record in records:
+                out.write(dumped(record))
+            count += len(records)
+    finally:
+        source.close()
+    return count

@@ -1,0 +1,54 @@
+"""`headrace run`: the stages in their threads, the metrics page beside them, one end for all."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+
+from pipeline.runtime.composition import learner_runner, prepare_topics, run_embedder, supervised
+from pipeline.runtime.metrics import EmbedderMetrics
+from pipeline.runtime.runner import Health
+from pipeline.runtime.serving import HttpServer, application
+from pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def serve(
+    settings: Settings,
+    stage: str | None,
+    stop: threading.Event,
+    *,
+    accept_gap: bool = False,
+    on_ready: Callable[[int], None] = lambda port: None,
+) -> None:
+    """Run until `stop`; raises what ended a stage. `on_ready` hears the metrics port."""
+    prepare_topics(settings)
+    registry, health = CollectorRegistry(), Health()
+    failures: list[BaseException] = []
+    threads: list[threading.Thread] = []
+    server = HttpServer(application(registry, health), settings.metrics.host, settings.metrics.port)
+    try:
+        log.info("metrics on http://%s:%d/metrics", settings.metrics.host, server.port)
+        if stage != "embedder":
+            runner = learner_runner(settings, registry, health, accept_gap=accept_gap)
+            threads.append(supervised("learner", lambda: runner.run(stop), stop, failures))
+        if stage != "learner":
+            if stage == "embedder":
+                health.ready.set()
+            embedding = EmbedderMetrics(registry)
+            threads.append(supervised("embedder", lambda: run_embedder(settings, embedding, stop), stop, failures))
+        on_ready(server.port)
+        while not stop.wait(0.5):
+            if stage == "embedder":
+                health.turn()
+        for thread in threads:
+            thread.join()
+    finally:
+        stop.set()
+        server.close()
+    if failures:
+        raise failures[0]

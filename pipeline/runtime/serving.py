@@ -1,0 +1,81 @@
+"""HTTP beside the loop: /metrics for Prometheus, /livez and /readyz for an orchestrator, / for a person."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from pipeline.runtime.runner import Health
+
+STALLED_S = 60.0
+INDEX = """Headrace
+
+/metrics   Prometheus metrics
+/livez     200 while the loop turns
+/readyz    200 once recovered and reading
+"""
+
+
+class ServingFailed(RuntimeError):
+    """The metrics address cannot be listened on."""
+
+
+def application(registry: CollectorRegistry, health: Health) -> Starlette:
+    """The ASGI application."""
+
+    def metrics(request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    def livez(request: Request) -> Response:
+        silent = time.monotonic() - health.turned_at
+        if silent > STALLED_S:
+            return PlainTextResponse(f"stalled for {silent:.0f} s\n", 503)
+        return PlainTextResponse("ok\n")
+
+    def readyz(request: Request) -> Response:
+        if not health.ready.is_set():
+            return PlainTextResponse("recovering\n", 503)
+        return PlainTextResponse("ok\n")
+
+    def index(request: Request) -> Response:
+        return PlainTextResponse(INDEX)
+
+    routes = [Route("/", index), Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)]
+    return Starlette(routes=routes)
+
+
+class HttpServer:
+    """Serves an application from a daemon thread until `close`."""
+
+    def __init__(self, app: Starlette, host: str, port: int) -> None:
+        """Listens at once; raises ServingFailed where the address is taken. Port 0 picks a free one."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((host, port))
+        except OSError as error:
+            self._socket.close()
+            raise ServingFailed(f"metrics.host, metrics.port: cannot listen on {host}:{port}: {error.strerror}") from None
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._thread.join(timeout=2)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
