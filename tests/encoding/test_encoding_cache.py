@@ -1,5 +1,6 @@
 """The cache saves work and changes nothing else."""
 
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,6 +71,18 @@ def test_callers_cannot_reach_into_the_cache() -> None:
     cached = CachedEncoder(HashingEncoder(16), 10)
     cached.encode(["a"])[:] = 7
     np.testing.assert_array_equal(cached.encode(["a"]), HashingEncoder(16).encode(["a"]))
+
+
+def test_a_kept_vector_does_not_keep_its_batch_alive() -> None:
+    cached = CachedEncoder(HashingEncoder(256), 20)
+    cached.encode(["warm up"])
+    tracemalloc.start()
+    try:
+        cached.encode([str(n) for n in range(2000)])
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 200_000, "20 rows of 1 KiB, not 2000"
 
 
 def test_a_failing_encoder_leaves_the_cache_as_it_was() -> None:

@@ -47,3 +47,12 @@ def test_the_same_in_another_process() -> None:
 def test_width_must_be_positive() -> None:
     with pytest.raises(ValueError, match="width"):
         HashingEncoder(0)
+
+
+def test_its_identity_stands_for_these_very_vectors() -> None:
+    """If this fails, the scheme has changed: give it another version in `identity`."""
+    encoder = HashingEncoder(8)
+    assert encoder.identity == "hashing-1-8"
+    counts = encoder.encode(["pinned 稳定"])[0]
+    expected = np.array([1, 3, 2, 0, 3, -3, -2, -1], np.float32)
+    np.testing.assert_allclose(counts, expected / np.linalg.norm(expected), rtol=1e-6)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from transformers import (
     T5EncoderModel,
     T5Model,
 )
+from transformers.utils import logging
 
 from pipeline.encoding.model_files import UnusableModel, locate
 from pipeline.encoding.transformer import TransformerEncoder
@@ -269,6 +271,17 @@ def test_identity_follows_the_content_not_the_place(chinese_bert: Path, tmp_path
     assert fp32(copy).identity != identity
 
 
+def test_the_network_is_not_touched(
+    chinese_bert: Path, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: touched.append(address) or [])
+    monkeypatch.setattr(socket.socket, "connect", lambda _, address: touched.append(address))
+    for folder in (chinese_bert, minilm_folder):
+        fp32(folder).encode(["手机"])
+    assert touched == []
+
+
 def test_torch_is_left_as_it_was(chinese_bert: Path) -> None:
     before = (torch.get_num_threads(), torch.get_rng_state().sum(), torch.get_default_dtype())
     grad = torch.is_grad_enabled()
@@ -280,6 +293,19 @@ def test_torch_is_left_as_it_was(chinese_bert: Path) -> None:
 def test_loading_and_encoding_say_nothing(minilm_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     fp32(minilm_folder).encode(["a", "word " * 2000])
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("bars", [True, False])
+def test_progress_bars_and_verbosity_are_as_they_were(chinese_bert: Path, bars: bool) -> None:
+    was = (logging.get_verbosity(), logging.is_progress_bar_enabled())
+    (logging.enable_progress_bar if bars else logging.disable_progress_bar)()
+    logging.set_verbosity_info()
+    try:
+        fp32(chinese_bert)
+        assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.INFO, bars)
+    finally:
+        logging.set_verbosity(was[0])
+        (logging.enable_progress_bar if was[1] else logging.disable_progress_bar)()
 
 
 def test_weights_left_out_are_an_error_and_not_random(chinese_bert: Path, tmp_path: Path) -> None:

@@ -239,6 +239,16 @@ def test_forgetting_costs_work_and_no_vector() -> None:
     assert [v.item_id for v in vectors(stage.embed(items))] == ["a"]
 
 
+def test_the_items_longest_unused_are_forgotten_first() -> None:
+    stage = embedder(remembered=2)
+    a, b, c = (record(Item(name, title=name), n) for n, name in enumerate("abc"))
+    changed = record(Item("a", title="changed"), 3)
+    for batch in ([a, b], [changed], [c]):
+        stage.committed(stage.embed(batch))
+    assert stage.embed([changed, c]) == []
+    assert len(stage.embed([b])) == 1
+
+
 def test_what_does_not_decode_is_counted_and_left_to_the_learner() -> None:
     stage = embedder()
     bad = [Record(ITEMS, 0, 0, 1, b"i", b"{"), Record(EVENTS, 0, 1, 1, b"u", b"\x00avro")]
@@ -333,6 +343,10 @@ def test_the_loop_commits_vectors_with_positions() -> None:
     assert {v.item_id for v in world.vectors()} == {f"i{n}" for n in range(100)}
     assert len(list(world.log.records(EVENT_VECTORS))) == 50
     assert stage.texts_embedded == 103
+    world.publish(*(Item(f"i{n}", title=f"title {n}", available=False) for n in range(100)))
+    world.run(stage)
+    assert stage.unchanged == 100
+    assert len(world.vectors()) == 100
 
 
 FAULTS = st.sampled_from([Fault.NONE, Fault.UNKNOWN_COMMITTED, Fault.UNKNOWN_NOT_COMMITTED])
