@@ -10,7 +10,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import OffsetOutOfRangeError
 
-from consumers.kafka_client import consumer_options, from_kafka, name, reaching, to_kafka, to_record
+from consumers.kafka_client import consumer_options, from_kafka, log_ends, log_starts, name, reaching, to_kafka, to_record
 from consumers.kafka_replay import KafkaReplay
 from pipeline.messages import Range, Record, TopicPartition
 from pipeline.ports import LogGap, Positions
@@ -60,7 +60,7 @@ class KafkaSource:
     def starts(self) -> dict[TopicPartition, int]:
         """The first offset that each partition still holds."""
         with reaching(self._bootstrap):
-            found = self._consumer.beginning_offsets([to_kafka(partition) for partition in self.partitions()])
+            found = log_starts(self._consumer, [to_kafka(partition) for partition in self.partitions()])
         return {from_kafka(partition): offset for partition, offset in found.items()}
 
     def seek(self, positions: Positions) -> None:
@@ -91,7 +91,7 @@ class KafkaSource:
         heard = {tp: self._consumer.highwater(tp) for tp in self._consumer.assignment()}
         if unheard := [tp for tp, offset in heard.items() if offset is None]:
             with reaching(self._bootstrap):
-                heard |= self._consumer.end_offsets(unheard)
+                heard |= log_ends(self._consumer, unheard)
         return {from_kafka(tp): offset for tp, offset in heard.items()}
 
     def read(self, ranges: Sequence[Range]) -> Iterator[Record]:
@@ -117,8 +117,8 @@ class KafkaSource:
 
     def _gap(self, error: OffsetOutOfRangeError) -> LogGap:
         positions: dict[Any, int] = error.args[0]
-        starts = self._consumer.beginning_offsets(list(positions))
-        ends = self._consumer.end_offsets(list(positions))
+        starts = log_starts(self._consumer, positions)
+        ends = log_ends(self._consumer, positions)
         return LogGap(
             "; ".join(
                 f"{name(tp)}: position {at} is outside the log, which holds [{starts[tp]}, {ends[tp]})"

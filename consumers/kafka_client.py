@@ -4,18 +4,22 @@ from __future__ import annotations
 
 # kafka-python declares itself typed and is so in part.
 # mypy: disable-error-code="no-untyped-call, no-any-return"
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
+from kafka.errors import KafkaConnectionError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 
 from pipeline.messages import Record, TopicPartition
 from pipeline.ports import LogGap
 
 REQUEST_TIMEOUT_MS = 30_000
+BOUNDS_ATTEMPTS = 20
+BOUNDS_PAUSE_S = 0.1
 
 
 def consumer_options(
@@ -62,6 +66,36 @@ def reaching(bootstrap: str) -> Iterator[None]:
         raise RuntimeError(f"a record has a header whose name is not UTF-8: {error.object!r}") from error
     except KafkaError as error:
         raise ConnectionError(f"Kafka at {bootstrap}: {type(error).__name__}: {error}") from error
+
+
+def log_starts(consumer: KafkaConsumer, partitions: Iterable[KafkaPartition]) -> dict[KafkaPartition, int]:
+    """The first offset that each partition holds."""
+    return _bounds(consumer.beginning_offsets, partitions)
+
+
+def log_ends(consumer: KafkaConsumer, partitions: Iterable[KafkaPartition]) -> dict[KafkaPartition, int]:
+    """The last stable offset of each partition, as a read_committed consumer sees it."""
+    return _bounds(consumer.end_offsets, partitions)
+
+
+def _bounds(
+    ask: Callable[[list[KafkaPartition]], dict[KafkaPartition, int]], partitions: Iterable[KafkaPartition]
+) -> dict[KafkaPartition, int]:
+    """kafka-python answers for a topic at a time: for several, of which it does not know all, it raises KeyError."""
+    by_topic: dict[str, list[KafkaPartition]] = {}
+    for partition in sorted(partitions):
+        by_topic.setdefault(partition.topic, []).append(partition)
+    found: dict[KafkaPartition, int] = {}
+    for asked in by_topic.values():
+        for attempt in range(BOUNDS_ATTEMPTS):
+            try:
+                found |= ask(asked)
+                break
+            except KeyError as error:
+                if attempt == BOUNDS_ATTEMPTS - 1:
+                    raise KafkaConnectionError(f"no answer about {error}") from error
+                time.sleep(BOUNDS_PAUSE_S)
+    return found
 
 
 def _offsets(error: OffsetOutOfRangeError) -> list[tuple[KafkaPartition, int]]:

@@ -13,7 +13,7 @@ from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.errors import OffsetOutOfRangeError
 
-from consumers.kafka_client import consumer_options, name, reaching, to_record
+from consumers.kafka_client import consumer_options, log_ends, log_starts, name, reaching, to_record
 from pipeline.messages import Range, Record
 from pipeline.ports import LogGap
 
@@ -111,13 +111,13 @@ class KafkaReplay:
 
     def _refresh_ends(self, partitions: set[KafkaPartition]) -> None:
         with reaching(self._bootstrap):
-            self._stable_ends.update(self._consumer.end_offsets(sorted(partitions)))
+            self._stable_ends.update(log_ends(self._consumer, partitions))
 
     def _gap(self, wanted: Range) -> LogGap:
         partition = KafkaPartition(wanted.topic, wanted.partition)
         with reaching(self._bootstrap):
-            start = self._consumer.beginning_offsets([partition])[partition]
-            end = self._consumer.end_offsets([partition])[partition]
+            start = log_starts(self._consumer, [partition])[partition]
+            end = log_ends(self._consumer, [partition])[partition]
         return LogGap(
             f"{name(partition)}: [{wanted.start}, {wanted.stop}) is wanted, the log holds [{start}, {end})"
         )

@@ -109,12 +109,13 @@ class Ledger:
 def take_in(records: Sequence[Record], decode: Decoder, ledger: Ledger, events_topic: str) -> Intake:
     """Sort an epoch's records out.
 
-    Users come first: an erasure holds for events of the same epoch. Then
-    events are ordered by (time, partition, offset), and only then deduplicated.
+    The order of arrival is not recorded and must not matter: records are taken
+    by (topic, partition, offset). An erasure holds for events of the same
+    epoch. Events are ordered by (time, partition, offset), and only then deduplicated.
     """
     intake = Intake()
     timed: list[Timed] = []
-    for record in records:
+    for record in sorted(records, key=lambda r: (r.topic, r.partition, r.offset)):
         is_event = record.topic == events_topic
         if is_event:
             intake.count("consumed")

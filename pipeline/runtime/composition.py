@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 LEARNER_INPUTS = ("events", "items", "users", "vectors", "event-vectors")
 EMBEDDER_INPUTS = ("items", "events")
 RETRY_S = 1.0
+QUIET_POLLS = 5
 
 
 class SystemClock:
@@ -156,10 +157,10 @@ def _warm(settings: Settings, embedder: Embedder) -> None:
     try:
         source.seek(source.starts())
         ends = source.high_watermarks()
-        while any(at < ends[tp] for tp, at in source.positions().items()):
+        quiet = 0
+        while quiet < QUIET_POLLS and any(at < ends[tp] for tp, at in source.positions().items()):
             records = source.poll(5_000, 1.0)
-            if not records:
-                break
+            quiet = 0 if records else quiet + 1
             embedder.warm(records)
     finally:
         source.close()
