@@ -246,8 +246,9 @@ class MemoryLog:
 
     def _choose(self, output: Output) -> int:
         count = self._counts[output.topic]
-        if output.key is not None:
-            return partition_of(output.key, count)
+        key = output.key if output.partition_key is None else output.partition_key
+        if key is not None:
+            return partition_of(key, count)
         self._unkeyed += 1
         return self._unkeyed % count
 

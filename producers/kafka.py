@@ -45,6 +45,7 @@ from kafka.errors import InvalidProducerEpochError, KafkaError, KafkaTimeoutErro
 from kafka.producer.future import FutureRecordMetadata
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
+from consumers.partitioning import partition_of
 from pipeline.messages import MAX_MESSAGE_BYTES, Manifest, Output, encode
 from pipeline.ports import CommitUnknown, Fenced, LogGap, Positions
 
@@ -175,7 +176,12 @@ class KafkaSink:
             raise CommitUnknown(f"{self._id}: {type(error).__name__}: {error}") from error
 
     def _send(self, producer: KafkaProducer, output: Output) -> FutureRecordMetadata:
-        return producer.send(output.topic, output.value, key=output.key, headers=list(output.headers))
+        partition = None
+        if output.partition_key is not None:
+            partition = partition_of(output.partition_key, len(producer.partitions_for(output.topic)))
+        return producer.send(
+            output.topic, output.value, key=output.key, headers=list(output.headers), partition=partition
+        )
 
     def _send_manifest(self, producer: KafkaProducer, manifest: Manifest) -> FutureRecordMetadata:
         if self._epochs is None:

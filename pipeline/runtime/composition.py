@@ -18,7 +18,7 @@ from consumers.aligned import AlignedSource
 from consumers.decoding import JsonDecoder
 from consumers.kafka import KafkaSource
 from consumers.kafka_group import KafkaGroupSource
-from pipeline.encoding.transformer import TransformerEncoder
+from pipeline.encoding.build import build_encoder
 from pipeline.epochs.digest import fingerprint
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
@@ -76,8 +76,8 @@ def new_processor(settings: Settings, device: torch.device) -> Processor:
 
 
 def new_encoder(settings: Settings) -> Encoder:
-    """The transformer that the settings name."""
-    return TransformerEncoder(settings.encoding)
+    """The encoder that the settings name."""
+    return build_encoder(settings.encoding)
 
 
 def prepare_topics(settings: Settings) -> None:

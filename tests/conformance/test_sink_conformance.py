@@ -141,3 +141,20 @@ def test_close_can_be_repeated_and_start_must_come_first(world: Any) -> None:
         sink.commit([], None, {})
     sink.close()
     sink.close()
+
+
+def test_the_partition_key_chooses_the_partition_where_there_is_one(world: Any, drain: Any) -> None:
+    topic = world.topic(7)
+    sink = world.sink("x")
+    sink.start()
+    users = [f"user-{n}".encode() for n in range(20)]
+    outputs = [Output(topic, b"home:" + user, user, (), user) for user in users]
+    sink.commit([*outputs, *(Output(topic, user, user) for user in users)], None, {})
+    source = world.source(topic)
+    source.seek(dict.fromkeys(source.partitions(), 0))
+    where: dict[bytes, set[int]] = {}
+    for record in drain(source, 40):
+        where.setdefault(record.value, set()).add(record.partition)
+    assert sorted(where) == sorted(users)
+    assert all(len(partitions) == 1 for partitions in where.values())
+    assert len(set.union(*where.values())) > 1
