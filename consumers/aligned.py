@@ -12,6 +12,7 @@ from pipeline.ports import Clock, Positions, Source
 FRESH_MS = 2_000
 PATIENCE_S = 1.0
 WAIT_S = 0.02
+READ_AHEAD = 5_000
 MOST_HELD = 20_000
 
 
@@ -84,7 +85,7 @@ class AlignedSource:
     def _fill(self, max_records: int, timeout_s: float) -> None:
         if sum(map(len, self._held.values())) >= MOST_HELD:
             return
-        for record in self._source.poll(max_records, timeout_s):
+        for record in self._source.poll(max(max_records, READ_AHEAD), timeout_s):
             self._held.setdefault(TopicPartition(record.topic, record.partition), deque()).append(record)
 
     def _oldest(self) -> TopicPartition:

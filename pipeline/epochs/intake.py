@@ -15,6 +15,7 @@ from pipeline.settings import Settings
 
 CLOCK_SKEW_MS = 5 * 60 * 1000
 NO_WATERMARK = -(2**62)
+SLOWEST = 8
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Ledger:
         self._window = int(settings.learning.dedupe_window_s * 1000)
         self._key = settings.namespace.encode()[:64]
         self.watermark = NO_WATERMARK
+        self._reached: dict[int, int] = {}
         self._pruned_at = NO_WATERMARK
         self._seen: dict[int, int] = {}
         self._erased: dict[int, int] = {}
@@ -79,22 +81,30 @@ class Ledger:
         self._seen[key] = time
         return False
 
-    def is_late(self, time: int) -> bool:
-        """Whether a time is further behind the watermark than allowed."""
-        return self.watermark != NO_WATERMARK and time < self.watermark - self._lateness
+    def is_late(self, partition: int, time: int) -> bool:
+        """Whether a time is further behind the greatest of its partition than allowed.
 
-    def advance(self, watermark: int) -> None:
-        """Move the watermark; ids older than the window are let go now and then."""
-        self.watermark = max(self.watermark, watermark)
-        if self.watermark - self._window // 8 > self._pruned_at:
-            oldest = self.watermark - self._window
-            self._seen = {key: time for key, time in self._seen.items() if time >= oldest}
-            self._pruned_at = self.watermark
+        Partitions are read at their own pace: in a backlog one may be months
+        ahead of the next, and none of their events is late for that.
+        """
+        return time < self._reached.get(partition, NO_WATERMARK) - self._lateness
+
+    def advance(self, happened: Sequence[Timed]) -> None:
+        """Move the watermarks; ids older than the window are let go now and then."""
+        for one in happened:
+            partition = one.record.partition
+            self._reached[partition] = max(self._reached.get(partition, NO_WATERMARK), one.time)
+            self.watermark = max(self.watermark, one.time)
+        slowest = max(min(self._reached.values(), default=NO_WATERMARK), self.watermark - SLOWEST * self._window)
+        if slowest - self._window // 8 > self._pruned_at:
+            self._seen = {key: time for key, time in self._seen.items() if time >= slowest - self._window}
+            self._pruned_at = slowest
 
     def state(self) -> dict[str, Tensor]:
         """Everything, as tensors."""
         return {
             "ledger.marks": torch.tensor([self.watermark, self._pruned_at]),
+            "ledger.reached": torch.tensor([*self._reached.keys(), *self._reached.values()], dtype=torch.int64),
             "ledger.seen": torch.tensor([*self._seen.keys(), *self._seen.values()], dtype=torch.int64),
             "ledger.erased": torch.tensor([*self._erased.keys(), *self._erased.values()], dtype=torch.int64),
         }
@@ -102,6 +112,7 @@ class Ledger:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         self.watermark, self._pruned_at = tensors["ledger.marks"].tolist()
+        self._reached = _pairs(tensors["ledger.reached"])
         self._seen = _pairs(tensors["ledger.seen"])
         self._erased = _pairs(tensors["ledger.erased"])
 
@@ -169,7 +180,7 @@ def _admit(intake: Intake, happened: Timed, ledger: Ledger) -> None:
         intake.count("erased")
     elif event.event_id and ledger.is_duplicate("event", event.actor, event.event_id, happened.time):
         intake.count("duplicate")
-    elif ledger.is_late(happened.time):
+    elif ledger.is_late(happened.record.partition, happened.time):
         intake.count("late")
         intake.late.append(happened)
     elif not (event.item_id or event.items or event.text or event.event_type == "identify"):

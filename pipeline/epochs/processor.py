@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.epochs.digest import START, StateDigest
-from pipeline.epochs.intake import NO_WATERMARK, Intake, Ledger, Timed, take_in
+from pipeline.epochs.intake import Intake, Ledger, Timed, take_in
 from pipeline.epochs.joiner import Joined, Joiner
 from pipeline.epochs.publication import Publication
 from pipeline.evaluation.prequential import Prequential
@@ -82,7 +82,7 @@ class Processor:
         losses, touched = self._learn(intake, publication)
         for joined in texts:
             self._take_text(joined, touched)
-        self.ledger.advance(max((t.time for t in intake.events), default=NO_WATERMARK))
+        self.ledger.advance(intake.events)
         if publish:
             self._expire(before, clock)
             self._touch(touched, clock)

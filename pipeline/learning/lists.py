@@ -64,10 +64,8 @@ def _explained(
     score_QN = ranked.score_QC.gather(1, order_QN)
     rows_QN = ranked.rows_QC.gather(1, order_QN)
     weight, contribution, interaction = learner.weights.explain(_taken(ranked.lists, order_QN))
-    columns = len(learner.columns)
-    weight_QNS = weight[:, :, :columns]
-    share_QNS = contribution[:, :, :columns] + contribution[:, :, columns:]
-    names = [column.name for column in learner.columns]
+    weight_QNS, share_QNS = _by_scorer(learner, weight), _by_scorer(learner, contribution)
+    names = [scorer.name for scorer in learner.scorers]
     for q, user in enumerate(user_Q.tolist()):
         shown = int((score_QN[q] > -torch.inf).sum())
         rows = rows_QN[q, :shown].tolist()
@@ -80,6 +78,13 @@ def _explained(
             for n, row in enumerate(rows)
         )
         yield MadeList(user, name, rows, items)
+
+
+def _by_scorer(learner: Learner, feature_QNK: Tensor) -> Tensor:
+    """[Q, N, scorers] sums over each scorer's features, of its columns' scores and of their ranks."""
+    of_column = [s for s, scorer in enumerate(learner.scorers) for _ in scorer.columns]
+    by_scorer = feature_QNK.new_zeros(*feature_QNK.shape[:2], len(learner.scorers))
+    return by_scorer.index_add_(2, torch.tensor(of_column * 2), feature_QNK)
 
 
 def _taken(lists: Lists, order_QN: Tensor) -> Lists:
@@ -95,7 +100,7 @@ def _taken(lists: Lists, order_QN: Tensor) -> Lists:
 def _reasons(
     names: Sequence[str], weight_S: Tensor, share_S: Tensor, interaction: float, learner: Learner
 ) -> tuple[Reason, ...]:
-    """The strongest columns by name, then what the rest and their interaction add: together the score."""
+    """The strongest scorers by name, then what the others and their interaction add: together the score."""
     wanted = learner.settings.publishing.reasons
     if wanted == 0:
         return ()
@@ -104,7 +109,8 @@ def _reasons(
         Reason(names[s], round(weight_S[s].item(), DECIMALS), round(share_S[s].item(), DECIMALS)) for s in strongest
     ]
     rest = share_S.sum().item() - sum(reason.contribution for reason in named)
-    named.append(Reason(OTHERS, 1.0, round(rest, DECIMALS)))
+    if len(names) > wanted:
+        named.append(Reason(OTHERS, 1.0, round(rest, DECIMALS)))
     named.append(Reason(INTERACTION, 1.0, round(interaction, DECIMALS)))
     return tuple(named)
 

@@ -111,7 +111,7 @@ class EmbedderMetrics:
     """The embedder's metrics; they read its own counters."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.texts = Gauge("headrace_texts_embedded", "Texts that went through the encoder", registry=registry)
+        self.texts = Gauge("headrace_texts_embedded_total", "Texts that went through the encoder", registry=registry)
         self.hits = Gauge("headrace_embedding_cache_hits", "Texts answered from the cache", registry=registry)
         self.dead = Gauge("headrace_embedder_dead_letters", "Records that could not be embedded", registry=registry)
 
