@@ -1,4 +1,4 @@
-"""Records as lines of a file: one JSON object each, with topic, partition, offset, timestamp, key, value and headers."""
+"""Records as lines of a file: one JSON object each, with topic, partition, offset, timestamp, key, value, headers."""
 
 from __future__ import annotations
 

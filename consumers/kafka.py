@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient
 from kafka.errors import OffsetOutOfRangeError
 
-from consumers.kafka_client import consumer_options, from_kafka, log_ends, log_starts, name, reaching, to_kafka, to_record
+from consumers.kafka_client import from_kafka, log_ends, log_starts, name, new_consumer, reaching, to_kafka, to_record
 from consumers.kafka_replay import KafkaReplay
 from pipeline.messages import Range, Record, TopicPartition
 from pipeline.ports import LogGap, Positions
@@ -37,8 +37,7 @@ class KafkaSource:
         self._bootstrap = bootstrap
         self._topics = tuple(topics)
         self._options = dict(options or {})
-        with reaching(bootstrap):
-            self._consumer = KafkaConsumer(**consumer_options(bootstrap, fetch_max_wait_ms, self._options))
+        self._consumer = new_consumer(bootstrap, fetch_max_wait_ms, self._options)
         self._admin: KafkaAdminClient | None = None
         self._replay: KafkaReplay | None = None
 

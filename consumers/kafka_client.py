@@ -14,6 +14,7 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaConnectionError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 
+from consumers.kafka_headers import tolerate_any_header_name
 from pipeline.messages import Record, TopicPartition
 from pipeline.ports import LogGap
 
@@ -22,16 +23,14 @@ BOUNDS_ATTEMPTS = 20
 BOUNDS_PAUSE_S = 0.1
 
 
-def consumer_options(
-    bootstrap: str, fetch_max_wait_ms: int, extra: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Options for a KafkaConsumer that sees committed records only and never moves or commits by itself.
+def new_consumer(bootstrap: str, fetch_max_wait_ms: int, extra: Mapping[str, Any] | None = None) -> KafkaConsumer:
+    """A consumer that sees committed records only and never moves or commits by itself. Connects at once.
 
     A fetch that waits at the broker does not learn of partitions that were
     still buffered when it was sent: a short `fetch_max_wait_ms` bounds what
-    that costs in latency.
+    that costs in latency. Raises ConnectionError.
     """
-    return {
+    options = {
         "bootstrap_servers": bootstrap,
         "client_id": "headrace",
         "isolation_level": "read_committed",
@@ -47,23 +46,21 @@ def consumer_options(
         "metrics_enabled": False,
         **(extra or {}),
     }
+    with reaching(bootstrap):
+        consumer = KafkaConsumer(**options)
+    tolerate_any_header_name(consumer)
+    return consumer
 
 
 @contextmanager
 def reaching(bootstrap: str) -> Iterator[None]:
-    """Turn what kafka-python raises into a LogGap or a ConnectionError with one line of text.
-
-    A header name that is not UTF-8 becomes a RuntimeError: kafka-python 3.0.12
-    cannot read past it, and having failed once it loops for ever if asked again.
-    """
+    """Turn what kafka-python raises into a LogGap or a ConnectionError with one line of text."""
     try:
         yield
     except OffsetOutOfRangeError as error:
         raise LogGap("; ".join(f"{name(tp)}: position {at}" for tp, at in _offsets(error))) from error
     except LogTruncationError as error:
         raise LogGap(f"the log was cut below positions already read: {error}") from error
-    except UnicodeDecodeError as error:
-        raise RuntimeError(f"a record has a header whose name is not UTF-8: {error.object!r}") from error
     except KafkaError as error:
         raise ConnectionError(f"Kafka at {bootstrap}: {type(error).__name__}: {error}") from error
 

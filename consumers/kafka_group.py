@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer
+from kafka import ConsumerRebalanceListener
 from kafka import TopicPartition as KafkaPartition
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from consumers.kafka import FETCH_MAX_WAIT_MS
-from consumers.kafka_client import consumer_options, from_kafka, reaching, to_record
+from consumers.kafka_client import from_kafka, new_consumer, reaching, to_record
 from pipeline.messages import Record, TopicPartition
 
 
@@ -49,10 +49,9 @@ class KafkaGroupSource:
         """Connects at once and joins the group at the first poll."""
         self._bootstrap = bootstrap
         self._owned = _Owned()
-        chosen = consumer_options(bootstrap, fetch_max_wait_ms, options)
-        chosen |= {"group_id": group, "auto_offset_reset": "earliest"}
+        membership = {"group_id": group, "auto_offset_reset": "earliest"}
+        self._consumer = new_consumer(bootstrap, fetch_max_wait_ms, {**(options or {}), **membership})
         with reaching(bootstrap):
-            self._consumer = KafkaConsumer(**chosen)
             self._consumer.subscribe(topics=list(topics), listener=self._owned)
 
     def partitions(self) -> list[TopicPartition]:

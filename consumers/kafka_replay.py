@@ -9,11 +9,10 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.errors import OffsetOutOfRangeError
 
-from consumers.kafka_client import consumer_options, log_ends, log_starts, name, reaching, to_record
+from consumers.kafka_client import log_ends, log_starts, name, new_consumer, reaching, to_record
 from pipeline.messages import Range, Record
 from pipeline.ports import LogGap
 
@@ -32,8 +31,7 @@ class KafkaReplay:
     def __init__(self, bootstrap: str, options: Mapping[str, Any] | None = None) -> None:
         """Connects at once; raises ConnectionError."""
         self._bootstrap = bootstrap
-        with reaching(bootstrap):
-            self._consumer = KafkaConsumer(**consumer_options(bootstrap, _POLL_MS, options))
+        self._consumer = new_consumer(bootstrap, _POLL_MS, options)
         self._ahead: defaultdict[KafkaPartition, deque[Record]] = defaultdict(deque)
         self._next: dict[KafkaPartition, int] = {}
         self._stable_ends: dict[KafkaPartition, int] = {}
