@@ -78,6 +78,7 @@ class Processor:
         before = self.ledger.watermark
         self._take_items(intake, clock)
         self._take_users(intake, publication)
+        self.learner.resize()
         texts = self._take_texts(intake)
         losses, touched = self._learn(intake, publication)
         for joined in texts:
@@ -86,7 +87,8 @@ class Processor:
         if publish:
             self._expire(before, clock)
             self._touch(touched, clock)
-            publication.publish(live=self._is_live(intake, clock))
+            newest = max((t.time for t in intake.events), default=None)
+            publication.publish(live=self.audience.is_live(newest, clock, idle=not records))
         return self._applied(intake, publication, losses)
 
     def pending(self) -> int | None:
@@ -114,10 +116,10 @@ class Processor:
             if isinstance(item, Item):
                 row = catalogue.describe(item)
                 touched.append(row)
-                if not item.available:
+                if not item.available or int(catalogue.expires_I[row]) <= self.ledger.watermark:
                     hidden.append(row)
-            elif (row := catalogue.withdraw(item.key)) >= 0:
-                hidden.append(row)
+            else:
+                hidden.append(catalogue.withdraw(item.key))
         vectors: list[Vector] = []
         for record, vector in intake.vectors:
             if isinstance(vector, Tombstone):
@@ -151,8 +153,12 @@ class Processor:
         return joined
 
     def _take_text(self, joined: Joined, touched: dict[int, Timed | Joined]) -> None:
-        if joined.vector.shape[0] == self.learner.catalogue.mean_E.shape[0]:
-            row = self.learner.take_text(joined.user_id, joined.event_type, joined.time, joined.vector)
+        user_id = joined.user_id
+        if self.learner.users.ids.find(user_id) < 0:
+            user_id = self.joiner.owner(user_id)
+        known = self.learner.users.ids.find(user_id) >= 0
+        if known and joined.vector.shape[0] == self.learner.catalogue.mean_E.shape[0]:
+            row = self.learner.take_text(user_id, joined.event_type, joined.time, joined.vector)
             touched[row] = joined
 
     def _learn(
@@ -194,6 +200,7 @@ class Processor:
         gone = self.learner.users.ids.find(event.anonymous_id)
         row = self.learner.identify(event.anonymous_id, event.user_id)
         if gone >= 0:
+            self.joiner.merged(event.anonymous_id, event.user_id)
             touched.pop(gone, None)
             publication.withdraw_lists(event.anonymous_id)
         touched[row] = happened
@@ -209,11 +216,6 @@ class Processor:
         times = torch.tensor([touched[row].time for row in rows], dtype=torch.int64)
         self.audience.touch(torch.tensor(rows, dtype=torch.int64), times, clock)
         self.triggers = {row: touched[row].event_id for row in rows}
-
-    def _is_live(self, intake: Intake, clock: int) -> bool:
-        """Whether the stream has caught up: nothing came, or something recent did."""
-        newest = max((t.time for t in intake.events), default=None)
-        return newest is None or newest >= clock - int(self.settings.publishing.max_age_s * 1000)
 
     def _applied(self, intake: Intake, publication: Publication, losses: list[tuple[float, float]]) -> Applied:
         digest = StateDigest(self.state_digest)

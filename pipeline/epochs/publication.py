@@ -88,7 +88,5 @@ class Publication:
         learner, size, watermark = self._of.learner, self._settings.trending_size, self._of.ledger.watermark
         everywhere = learner.popularity.count_HI[TRENDING_HORIZON]
         self._add(TRENDING, EVERYONE, trending(learner, everywhere, size, watermark), None)
-        for row, count_I in enumerate(self._of.segments.count_SI):
-            segment = self._of.segments.ids.name(row)
-            if count_I.shape[0] >= len(learner.catalogue):
-                self._add(f"{TRENDING}/{segment}", EVERYONE, trending(learner, count_I, size, watermark), None)
+        for segment, count_I in self._of.segments.counts(len(learner.catalogue)):
+            self._add(f"{TRENDING}/{segment}", EVERYONE, trending(learner, count_I, size, watermark), None)

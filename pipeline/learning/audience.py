@@ -13,6 +13,7 @@ AFTER_BACKFILL = NEVER - 1
 """`due_U` of a user touched only by old events: their list waits until the stream is live."""
 
 MAX_LISTS_PER_EPOCH = 4096
+_STATE = ("similar_due_I", "similar_at_I", "trending_at", "live")
 
 
 class Audience:
@@ -24,6 +25,18 @@ class Audience:
         self.similar_due_I = torch.zeros(64, dtype=torch.bool)
         self.similar_at_I = torch.full((64,), -(2**62), dtype=torch.int64)
         self.trending_at = torch.full((1,), -(2**62), dtype=torch.int64)
+        self.live = torch.zeros(1, dtype=torch.bool)
+
+    def is_live(self, newest_ms: int | None, clock: int, *, idle: bool) -> bool:
+        """Whether the stream has caught up: its newest event is recent, or nothing came at all.
+
+        An epoch of items or vectors alone says nothing: the backlog's may come between its events.
+        """
+        if newest_ms is not None:
+            self.live[0] = newest_ms >= clock - int(self._settings.max_age_s * 1000)
+        elif idle:
+            self.live[0] = True
+        return bool(self.live)
 
     def touch(self, users: Tensor, newest_ms: Tensor, clock: int) -> None:
         """These users did something, their newest event at `newest_ms` each."""
@@ -53,10 +66,10 @@ class Audience:
 
     def next_due(self) -> int | None:
         """When, by the clock, a list is due without any event; None if none is."""
+        if bool((self._users.due_U == AFTER_BACKFILL).any()):
+            return 0
         earliest = int(self._users.due_U.min())
-        if earliest >= AFTER_BACKFILL:
-            return None if earliest == NEVER else 0
-        return earliest
+        return None if earliest == NEVER else earliest
 
     def shown(self, user: int, rows: list[int]) -> None:
         """Remember what a user's lists show."""
@@ -88,9 +101,9 @@ class Audience:
 
     def state(self) -> dict[str, Tensor]:
         """What is not in the user arena."""
-        return {f"audience.{n}": getattr(self, n) for n in ("similar_due_I", "similar_at_I", "trending_at")}
+        return {f"audience.{n}": getattr(self, n) for n in _STATE}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        for name in ("similar_due_I", "similar_at_I", "trending_at"):
+        for name in _STATE:
             setattr(self, name, tensors[f"audience.{name}"].clone())

@@ -15,6 +15,7 @@ from pipeline.settings import Filter, ListSettings
 
 NO_EXPIRY = torch.iinfo(torch.int64).max
 PROJECTED = 64
+UNIT_WITHIN = 0.01
 
 
 def _hash(text: str) -> int:
@@ -22,8 +23,22 @@ def _hash(text: str) -> int:
 
 
 def tag_of(kind: str, value: object) -> int:
-    """64-bit hash under which an item's category or attribute value is kept."""
+    """64-bit hash under which an item's category or attribute value is kept; 9 and 9.0 are one value."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return _hash(f"{kind}={value}")
+
+
+def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A vector that is not of unit length, though it should be, brought to it: one giant would drown the others.
+
+    >>> unit(np.array([3e38, 0.0], dtype=np.float32)).tolist()
+    [1.0, 0.0]
+    """
+    length = float(np.linalg.norm(values.astype(np.float64)))
+    if length == 0 or abs(length - 1) < UNIT_WITHIN:
+        return values.copy()
+    return (values / length).astype(np.float32)
 
 
 class Catalogue:
@@ -37,7 +52,7 @@ class Catalogue:
     def __init__(self) -> None:
         self.ids = Ids()
         self.described_I = torch.zeros(64, dtype=torch.bool)
-        self.available_I = torch.zeros(64, dtype=torch.bool)
+        self.available_I = torch.ones(64, dtype=torch.bool)
         self.expires_I = torch.full((64,), NO_EXPIRY, dtype=torch.int64)
         self.has_vector_I = torch.zeros(64, dtype=torch.bool)
         self.count_I = torch.zeros(64, dtype=torch.float32)
@@ -50,7 +65,7 @@ class Catalogue:
         self.fitted_at = torch.zeros(1, dtype=torch.int64)
 
     _ROWS = {
-        "described_I": 0, "available_I": 0, "expires_I": NO_EXPIRY, "has_vector_I": 0, "count_I": 0,
+        "described_I": 0, "available_I": 1, "expires_I": NO_EXPIRY, "has_vector_I": 0, "count_I": 0,
         "tags_IG": 0, "source_I2": -1, "vector_IE": 0, "projected_IP": 0,
     }  # fmt: skip
     _WHOLE = ("mean_E", "basis_EP", "fitted_at")
@@ -83,10 +98,10 @@ class Catalogue:
         return row
 
     def withdraw(self, item_id: str) -> int:
-        """An item's tombstone: keep what was learned, show it no more; returns its row, -1 if unknown."""
-        row = self.ids.find(item_id)
-        if row >= 0:
-            self.described_I[row] = False
+        """An item's tombstone: keep what was learned, show it no more; returns its row."""
+        row = self.row(item_id)
+        self.described_I[row] = False
+        self.available_I[row] = False
         return row
 
     def unusable(self, values: NDArray[np.float32], encoder: str) -> str | None:
@@ -108,7 +123,7 @@ class Catalogue:
             if partition == vector.source.partition and offset > vector.source.offset:
                 continue
             self.source_I2[row] = torch.tensor([vector.source.partition, vector.source.offset])
-            self.vector_IE[row] = torch.from_numpy(values.copy())
+            self.vector_IE[row] = torch.from_numpy(unit(values))
             self.has_vector_I[row] = True
         if vectors:
             rows = torch.tensor([self.ids.find(v.item_id) for v in vectors])
@@ -127,8 +142,7 @@ class Catalogue:
         """[I] whether each item may be recommended at event time `watermark`."""
         rows = len(self)
         known = torch.ones(rows, dtype=torch.bool) if undescribed else self.described_I[:rows]
-        offered = self.available_I[:rows] | ~self.described_I[:rows]
-        return known & offered & (self.expires_I[:rows] > watermark)
+        return known & self.available_I[:rows] & (self.expires_I[:rows] > watermark)
 
     def admitted(self, wanted: ListSettings) -> Tensor | None:
         """[I] whether a list's settings admit each item; None where they admit all."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import NO_ITEM, TYPES, Interactions, Questions, pack_code
 from pipeline.learning.candidates import Answers, ask, candidates
-from pipeline.learning.catalogue import Catalogue
+from pipeline.learning.catalogue import Catalogue, unit
 from pipeline.learning.context import FIXED, context
 from pipeline.learning.ranks import Ranks, best, pooled_rank, rank_of
 from pipeline.learning.scorer import Observation, Scorer
@@ -92,7 +92,7 @@ class Learner:
         """
         known = len(self.catalogue)
         interactions = self._interactions(events, times)
-        self._resize()
+        self.resize()
         asked_B = interactions.liked_B & (interactions.item_B >= 0)
         question_B = torch.where(asked_B, asked_B.cumsum(0) - 1, -1)
         span = max(known, 1)
@@ -155,7 +155,7 @@ class Learner:
         if not events:
             return
         late = self._interactions(events, times)
-        self._resize()
+        self.resize()
         consumes_B = late.consumes_B & (late.item_B >= 0)
         self.users.consume_late(late.user_B[consumes_B], late.item_B[consumes_B])
         counted_B = late.liked_B & (late.item_B >= 0)
@@ -164,8 +164,8 @@ class Learner:
     def take_text(self, user_id: str, event_type: str, time: int, vector: Tensor) -> int:
         """A text that a user wrote, embedded [E]: joins their history; returns the user's row."""
         user = self.users.row(user_id)
-        self._resize()
-        number = self.texts.add(self.catalogue.project(vector[None])[0])
+        self.resize()
+        number = self.texts.add(self.catalogue.project(torch.from_numpy(unit(vector.numpy()))[None])[0])
         self.users.append_text(user, number, pack_code(self._kind(event_type), 0, False, False), time)
         return user
 
@@ -173,15 +173,16 @@ class Learner:
         """Forget a user everywhere; returns the freed row, -1 if nothing was kept."""
         row = self.users.forget(user_id)
         if row >= 0:
+            self.resize()
             self._forget(row)
         return row
 
     def identify(self, anonymous_id: str, user_id: str) -> int:
         """Merge an anonymous history into a user's; returns the user's row."""
         freed, row = self.users.merge(anonymous_id, user_id)
+        self.resize()
         if freed >= 0:
             self._forget(freed)
-        self._resize()
         return row
 
     def state(self) -> dict[str, Tensor]:
@@ -197,7 +198,7 @@ class Learner:
         self.users.load(tensors)
         self.texts.load(tensors)
         self.track_US = tensors["track_US"].clone()
-        self._resize()
+        self.resize()
         for scorer in self.scorers:
             scorer.load(_under(tensors, f"scorer.{scorer.name}."))
         self.weights.load(_under(tensors, "weights."))
@@ -211,7 +212,7 @@ class Learner:
         ]
         return Interactions(
             torch.tensor([self.users.row(e.actor) for e in events], dtype=torch.int64),
-            torch.tensor([NO_ITEM if e.item_id is None else self.catalogue.row(e.item_id) for e in events]),
+            torch.tensor([self._row(e.item_id) for e in events], dtype=torch.int64),
             torch.tensor(codes, dtype=torch.int16),
             torch.tensor(times, dtype=torch.int64),
             torch.tensor(liked, dtype=torch.bool),
@@ -220,6 +221,9 @@ class Learner:
             torch.tensor([0.0 if e.value is None else e.value for e in events], dtype=torch.float32),
         )
 
+    def _row(self, item_id: str | None) -> int:
+        return NO_ITEM if item_id is None else self.catalogue.row(item_id)
+
     def _kind(self, event_type: str) -> int:
         try:
             return self.kinds.index(event_type)
@@ -227,7 +231,8 @@ class Learner:
             digest = hashlib.blake2b(event_type.encode(), digest_size=1).digest()
             return TYPES - 16 + digest[0] % 16
 
-    def _resize(self) -> None:
+    def resize(self) -> None:
+        """Give every scorer room for the items and users there are now."""
         items, users = len(self.catalogue), len(self.users.ids)
         for scorer in self.scorers:
             scorer.resize(items, users)
@@ -259,6 +264,6 @@ def _level(rule: EventType, value: float | None) -> int:
     """Strength of an event in 8 steps: a threshold rule's value itself (a rating), else the logarithm of it."""
     if value is None or value <= 0:
         return 0
-    if not isinstance(rule.positive, bool):
-        return min(7, max(1, round(value * 4 / rule.positive)))
+    if not isinstance(rule.positive, bool) and rule.positive > 0:
+        return max(1, round(min(value * 4 / rule.positive, 7.0)))
     return min(7, 1 + int(value).bit_length())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -46,6 +46,12 @@ class Segments:
                 if positive[b] and segment >= 0:
                     self.count_SI = _room(self.count_SI, len(self.ids), items)
                     self.count_SI[segment, seen.events.item_B[b]] += seen.events.signal_B[b]
+
+    def counts(self, items: int) -> Iterator[tuple[str, Tensor]]:
+        """Each segment and its counts [items]."""
+        self.count_SI = _room(self.count_SI, len(self.ids), items)
+        for row in range(len(self.ids)):
+            yield self.ids.name(row), self.count_SI[row, :items]
 
     def state(self) -> dict[str, Tensor]:
         """Segments and counts."""

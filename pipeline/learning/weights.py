@@ -120,7 +120,8 @@ class DynamicWeights:
 
     def state(self) -> dict[str, Tensor]:
         """Weights, averages, moments and the lists to replay."""
-        own = {"progress": self.progress, "target": self._replay_target, "weight": self._replay_weight}
+        own = {"progress": self.progress, "loss": torch.tensor(self.loss, dtype=torch.float64)}
+        own |= {"target": self._replay_target, "weight": self._replay_weight}
         if self._replay is not None:
             own |= {f"replay.{n}": getattr(self._replay, n) for n in Lists.__dataclass_fields__}
         return own | {f"net.{name}": tensor for name, tensor in self.trainer.state().items()}
@@ -128,6 +129,7 @@ class DynamicWeights:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         self.progress = tensors["progress"].clone()
+        self.loss = float(tensors["loss"])
         self._replay_target = tensors["target"].clone()
         self._replay_weight = tensors["weight"].clone()
         if "replay.feature_QCK" in tensors:

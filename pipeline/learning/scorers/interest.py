@@ -100,6 +100,7 @@ class Interest:
     def state(self) -> dict[str, Tensor]:
         """Weights, averages, moments, and the users to replay."""
         own = {"recent": self.recent, "progress": self.progress, "credit": self.credit}
+        own |= {"loss": torch.tensor(self.loss, dtype=torch.float64)}
         return own | {f"net.{name}": tensor for name, tensor in self.trainer.state().items()}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -107,6 +108,7 @@ class Interest:
         self.recent = tensors["recent"].clone()
         self.progress = tensors["progress"].clone()
         self.credit = tensors["credit"].clone()
+        self.loss = float(tensors["loss"])
         self.trainer.load({n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")})
 
     def _generator(self) -> torch.Generator:
