@@ -1,4 +1,4 @@
-"""The worlds in which every Source and Sink must behave alike: the in-memory log and a real Kafka."""
+"""The worlds in which every Source and Sink must behave alike: in memory and on a real Kafka, merged, dumped."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
 
+from consumers.aligned import AlignedSource
+from consumers.dump import DumpSource, dumped, read_dumped
 from consumers.kafka import KafkaSource
 from consumers.memory import MemoryLog, MemorySource
 from pipeline.messages import Counts, Manifest, Output, Record, TopicPartition
@@ -150,15 +152,60 @@ class KafkaWorld:
         self.admin.close()
 
 
+class AlignedMemoryWorld(MemoryWorld):
+    """In memory, read through the merge."""
+
+    def source(self, *topics: str) -> Source:
+        return AlignedSource(super().source(*topics), Wall())
+
+
+class AlignedKafkaWorld(KafkaWorld):
+    """On Kafka, read through the merge."""
+
+    def source(self, *topics: str) -> Source:
+        return AlignedSource(super().source(*topics), Wall())
+
+
+class DumpWorld(MemoryWorld):
+    """In memory, read from a dump of what is there when the source is made."""
+
+    def source(self, *topics: str) -> Source:
+        lines = [dumped(record) for topic in topics for record in self.log.records(topic)]
+        records = [found for line in lines if isinstance(found := read_dumped(line), Record)]
+        return DumpSource(records)
+
+
+def worlds(request: pytest.FixtureRequest, namespace: str) -> Iterator[World]:
+    """The world that a fixture's parameter names."""
+    in_memory = {"memory": MemoryWorld, "aligned": AlignedMemoryWorld, "dump": DumpWorld}
+    if request.param in in_memory:
+        yield in_memory[request.param](namespace)
+        return
+    kind = {"kafka": KafkaWorld, "aligned-kafka": AlignedKafkaWorld}[request.param]
+    kafka = kind(namespace, request.getfixturevalue("broker").bootstrap)
+    yield kafka
+    kafka.close()
+
+
 @pytest.fixture(params=["memory", "kafka"])
 def world(request: pytest.FixtureRequest, namespace: str) -> Iterator[World]:
     """Each test that asks for it runs once in memory and once on Kafka."""
-    if request.param == "memory":
-        yield MemoryWorld(namespace)
-        return
-    kafka = KafkaWorld(namespace, request.getfixturevalue("broker").bootstrap)
-    yield kafka
-    kafka.close()
+    yield from worlds(request, namespace)
+
+
+LIVE = ["memory", "kafka", "aligned", "aligned-kafka"]
+
+
+@pytest.fixture(params=LIVE)
+def live_world(request: pytest.FixtureRequest, namespace: str) -> Iterator[World]:
+    """Every kind of source that follows a log."""
+    yield from worlds(request, namespace)
+
+
+@pytest.fixture(params=[*LIVE, "dump"])
+def any_world(request: pytest.FixtureRequest, namespace: str) -> Iterator[World]:
+    """Every kind of source, also one that knows nothing of markers, empty partitions and what comes later."""
+    yield from worlds(request, namespace)
 
 
 @pytest.fixture

@@ -44,15 +44,11 @@ def decoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-        LlamaModel(LlamaConfig(vocab_size=len(alphabet), initializer_range=0.3, **sizes)).save_pretrained(
-            folder
-        )
+        LlamaModel(LlamaConfig(vocab_size=len(alphabet), initializer_range=0.3, **sizes)).save_pretrained(folder)
     return folder
 
 
-@pytest.fixture(
-    scope="module", params=["hashing", "hashing-1", "cached", "cached-0", "float32", "bfloat16", "decoder"]
-)
+@pytest.fixture(scope="module", params=["hashing", "hashing-1", "cached", "cached-0", "float32", "bfloat16", "decoder"])
 def factory(request: pytest.FixtureRequest) -> Factory:
     match request.param:
         case "hashing":

@@ -47,9 +47,7 @@ def test_manifests_come_in_order_and_survive_their_writer(world: Any, manifest: 
         sink.close()
 
 
-def test_manifests_do_not_stop_at_markers_and_aborted_records(
-    world: Any, manifest: Manifest, outputs: Any
-) -> None:
+def test_manifests_do_not_stop_at_markers_and_aborted_records(world: Any, manifest: Manifest, outputs: Any) -> None:
     epochs = world.topic()
     first, second = world.sink("x", epochs), world.sink("x", epochs)
     first.start()

@@ -14,19 +14,19 @@ def values(records: Any) -> list[str]:
     return [record.value.decode() for record in records]
 
 
-def test_partitions_are_sorted_and_only_of_the_topics_asked_for(world: Any) -> None:
-    one, two = world.topic(3), world.topic(1)
-    world.topic(1)
+def test_partitions_are_sorted_and_only_of_the_topics_asked_for(live_world: Any) -> None:
+    one, two = live_world.topic(3), live_world.topic(1)
+    live_world.topic(1)
     wanted = sorted([TopicPartition(two, 0), *(TopicPartition(one, number) for number in range(3))])
-    assert world.source(two, one).partitions() == wanted
+    assert live_world.source(two, one).partitions() == wanted
 
 
-def test_records_come_whole_and_in_order(world: Any, drain: Any) -> None:
-    topic = world.topic()
+def test_records_come_whole_and_in_order(any_world: Any, drain: Any) -> None:
+    topic = any_world.topic()
     place = TopicPartition(topic, 0)
     headers = (("a", b"1"), ("b", b""), ("a", b"\xff"))
-    world.append(Output(topic, b"k", b"v", headers), Output(topic, b"k", None), Output(topic, None, b"w"))
-    source = world.source(topic)
+    any_world.append(Output(topic, b"k", b"v", headers), Output(topic, b"k", None), Output(topic, None, b"w"))
+    source = any_world.source(topic)
     source.seek({place: 0})
     records = drain(source, 3)
     assert [(each.offset, each.key, each.value) for each in records] == [
@@ -42,12 +42,12 @@ def test_records_come_whole_and_in_order(world: Any, drain: Any) -> None:
 
 
 def test_poll_gives_at_most_what_was_asked_and_positions_never_pass_it(
-    world: Any, drain: Any, outputs: Any
+    any_world: Any, drain: Any, outputs: Any
 ) -> None:
-    topic = world.topic()
+    topic = any_world.topic()
     place = TopicPartition(topic, 0)
-    world.append(*outputs(topic, [str(n) for n in range(10)]))
-    source = world.source(topic)
+    any_world.append(*outputs(topic, [str(n) for n in range(10)]))
+    source = any_world.source(topic)
     source.seek({place: 2})
     seen: list[str] = []
     while len(seen) < 8:
@@ -58,10 +58,10 @@ def test_poll_gives_at_most_what_was_asked_and_positions_never_pass_it(
     assert seen == [str(n) for n in range(2, 10)]
 
 
-def test_only_the_partitions_sought_are_read(world: Any, drain: Any, outputs: Any) -> None:
-    topic = world.topic(3)
-    world.append(*outputs(topic, [str(n) for n in range(30)]))
-    source = world.source(topic)
+def test_only_the_partitions_sought_are_read(any_world: Any, drain: Any, outputs: Any) -> None:
+    topic = any_world.topic(3)
+    any_world.append(*outputs(topic, [str(n) for n in range(30)]))
+    source = any_world.source(topic)
     source.seek({TopicPartition(topic, number): 0 for number in range(3)})
     everything = drain(source, 30)
     for number in (0, 2):
@@ -71,27 +71,27 @@ def test_only_the_partitions_sought_are_read(world: Any, drain: Any, outputs: An
         assert set(source.positions()) == {TopicPartition(topic, number)}
 
 
-def test_records_of_open_and_aborted_transactions_are_not_seen(world: Any, drain: Any, outputs: Any) -> None:
-    topic = world.topic()
+def test_records_of_open_and_aborted_transactions_are_not_seen(live_world: Any, drain: Any, outputs: Any) -> None:
+    topic = live_world.topic()
     place = TopicPartition(topic, 0)
-    world.append(*outputs(topic, ["before"]))
-    world.leave_open("x", *outputs(topic, ["lost", "lost too"]))
-    world.append(*outputs(topic, ["after"]))
-    source = world.source(topic)
+    live_world.append(*outputs(topic, ["before"]))
+    live_world.leave_open("x", *outputs(topic, ["lost", "lost too"]))
+    live_world.append(*outputs(topic, ["after"]))
+    source = live_world.source(topic)
     source.seek({place: 0})
     assert values(drain(source, 1)) == ["before"]
     assert source.positions() == {place: 1}
-    world.sink("x").start()
+    live_world.sink("x").start()
     assert values(drain(source, 1)) == ["after"]
     assert source.positions() == {place: 5}
 
 
-def test_positions_move_past_markers(world: Any, drain: Any, outputs: Any) -> None:
-    topic = world.topic()
+def test_positions_move_past_markers(live_world: Any, drain: Any, outputs: Any) -> None:
+    topic = live_world.topic()
     place = TopicPartition(topic, 0)
-    sink = world.sink("x")
+    sink = live_world.sink("x")
     sink.start()
-    source = world.source(topic)
+    source = live_world.source(topic)
     source.seek({place: 0})
     sink.commit(outputs(topic, ["a", "b"]), None, {})
     assert values(drain(source, 2)) == ["a", "b"]
@@ -101,22 +101,20 @@ def test_positions_move_past_markers(world: Any, drain: Any, outputs: Any) -> No
     assert source.positions() == {place: 5}
 
 
-def test_read_gives_exactly_the_ranges_and_leaves_the_positions(world: Any, drain: Any, outputs: Any) -> None:
-    topic = world.topic(2)
-    sink = world.sink("x")
+def test_read_gives_exactly_the_ranges_and_leaves_the_positions(any_world: Any, drain: Any, outputs: Any) -> None:
+    topic = any_world.topic(2)
+    sink = any_world.sink("x")
     sink.start()
     for n in range(6):
         sink.commit(outputs(topic, [f"{n}-{m}" for m in range(8)]), None, {})
     places = [TopicPartition(topic, number) for number in range(2)]
-    source = world.source(topic)
+    source = any_world.source(topic)
     source.seek(dict.fromkeys(places, 0))
     everything = drain(source, 48)
     before = source.positions()
     ranges = []
     for start in range(0, min(before.values()), 3):
-        ranges += [
-            Range(topic, place.partition, start, min(start + 3, before[place]), 0, 0) for place in places
-        ]
+        ranges += [Range(topic, place.partition, start, min(start + 3, before[place]), 0, 0) for place in places]
     ranges.append(Range(topic, 0, 2, 2, 0, 0))
     ranges.append(Range(topic, 1, 4, 7, 0, 0))
     for _ in range(2):
@@ -130,60 +128,93 @@ def test_read_gives_exactly_the_ranges_and_leaves_the_positions(world: Any, drai
     assert drain(source) == []
 
 
-def test_a_range_may_end_in_markers_or_hold_nothing_else(world: Any, outputs: Any) -> None:
-    topic = world.topic()
-    sink = world.sink("x")
+def test_a_range_may_end_in_markers_or_hold_nothing_else(any_world: Any, outputs: Any) -> None:
+    topic = any_world.topic()
+    sink = any_world.sink("x")
     sink.start()
     sink.commit(outputs(topic, ["a"]), None, {})
-    world.leave_open("y", *outputs(topic, ["lost", "lost too"]))
-    world.sink("y").start()
-    source = world.source(topic)
+    any_world.leave_open("y", *outputs(topic, ["lost", "lost too"]))
+    any_world.sink("y").start()
+    source = any_world.source(topic)
     assert values(source.read([Range(topic, 0, 0, 5, 1, 0)])) == ["a"]
     assert values(source.read([Range(topic, 0, 1, 5, 0, 0)])) == []
 
 
-def test_a_read_given_up_half_way_does_not_disturb_the_next(world: Any, outputs: Any) -> None:
-    topic = world.topic()
-    world.append(*outputs(topic, ["a", "b", "c", "d"]))
-    source = world.source(topic)
+def test_a_read_given_up_half_way_does_not_disturb_the_next(any_world: Any, outputs: Any) -> None:
+    topic = any_world.topic()
+    any_world.append(*outputs(topic, ["a", "b", "c", "d"]))
+    source = any_world.source(topic)
     assert next(source.read([Range(topic, 0, 0, 4, 4, 0)])).value == b"a"
     assert values(source.read([Range(topic, 0, 1, 3, 2, 0)])) == ["b", "c"]
     assert values(source.read([Range(topic, 0, 0, 2, 2, 0)])) == ["a", "b"]
 
 
-def test_a_range_that_the_log_does_not_hold_is_a_gap(world: Any, outputs: Any) -> None:
-    topic = world.topic()
+def test_a_range_that_the_log_does_not_hold_is_a_gap(live_world: Any, outputs: Any) -> None:
+    topic = live_world.topic()
     place = TopicPartition(topic, 0)
-    world.append(*outputs(topic, ["a", "b", "c", "d"]))
-    world.delete_before(place, 2)
-    source = world.source(topic)
+    live_world.append(*outputs(topic, ["a", "b", "c", "d"]))
+    live_world.delete_before(place, 2)
+    source = live_world.source(topic)
     assert values(source.read([Range(topic, 0, 2, 4, 2, 0)])) == ["c", "d"]
     for start, stop in ((1, 4), (2, 5)):
         with pytest.raises(LogGap, match=rf"{topic}-0: \[{start}, {stop}\) .* \[2, 4\)"):
             list(source.read([Range(topic, 0, start, stop, 0, 0)]))
 
 
-def test_an_open_transaction_ends_what_can_be_read(world: Any, outputs: Any) -> None:
-    topic = world.topic()
-    world.append(*outputs(topic, ["a"]))
-    world.leave_open("x", *outputs(topic, ["open"]))
+def test_an_open_transaction_ends_what_can_be_read(live_world: Any, outputs: Any) -> None:
+    topic = live_world.topic()
+    live_world.append(*outputs(topic, ["a"]))
+    live_world.leave_open("x", *outputs(topic, ["open"]))
     with pytest.raises(LogGap):
-        list(world.source(topic).read([Range(topic, 0, 0, 2, 2, 0)]))
+        list(live_world.source(topic).read([Range(topic, 0, 0, 2, 2, 0)]))
 
 
-def test_a_position_outside_the_log_is_a_gap(world: Any, drain: Any, outputs: Any) -> None:
-    topic = world.topic()
+def test_a_position_outside_the_log_is_a_gap(live_world: Any, drain: Any, outputs: Any) -> None:
+    topic = live_world.topic()
     place = TopicPartition(topic, 0)
-    world.append(*outputs(topic, ["a", "b", "c"]))
-    world.delete_before(place, 2)
+    live_world.append(*outputs(topic, ["a", "b", "c"]))
+    live_world.delete_before(place, 2)
     for position in (1, 9):
-        source = world.source(topic)
+        source = live_world.source(topic)
         source.seek({place: position})
         with pytest.raises(LogGap, match=rf"{topic}-0: position {position} .* \[2, 3\)"):
             drain(source, 1)
 
 
-def test_close_can_be_repeated(world: Any) -> None:
-    source = world.source(world.topic())
+def test_close_can_be_repeated(any_world: Any) -> None:
+    source = any_world.source(any_world.topic())
     source.close()
     source.close()
+
+
+def test_a_first_start_begins_at_what_each_partition_still_holds(any_world: Any, outputs: Any) -> None:
+    one, two = any_world.topic(1), any_world.topic(1)
+    any_world.append(*outputs(one, ["a", "b", "c", "d"]), *outputs(two, ["e"]))
+    any_world.delete_before(TopicPartition(one, 0), 3)
+    source = any_world.source(two, one)
+    assert source.starts() == {TopicPartition(one, 0): 3, TopicPartition(two, 0): 0}
+    assert list(source.starts()) == source.partitions()
+
+
+def test_a_first_start_in_an_empty_partition_is_its_end(live_world: Any, drain: Any, outputs: Any) -> None:
+    topic = live_world.topic(1)
+    live_world.append(*outputs(topic, ["a", "b"]))
+    live_world.delete_before(TopicPartition(topic, 0), 2)
+    source = live_world.source(topic)
+    source.seek(source.starts())
+    live_world.append(*outputs(topic, ["c"]))
+    assert values(drain(source, 1)) == ["c"]
+
+
+def test_seek_forgets_what_was_read_ahead(any_world: Any, drain: Any, outputs: Any) -> None:
+    topic = any_world.topic(2)
+    any_world.append(*outputs(topic, [str(n) for n in range(40)]))
+    source = any_world.source(topic)
+    places = [TopicPartition(topic, number) for number in range(2)]
+    source.seek(dict.fromkeys(places, 0))
+    everything = drain(source, 40)
+    source.seek(dict.fromkeys(places, 0))
+    assert len(source.poll(3, 5.0)) <= 3
+    source.seek(dict.fromkeys(places, 0))
+    assert source.positions() == dict.fromkeys(places, 0)
+    assert sorted(drain(source, 40), key=str) == sorted(everything, key=str)
