@@ -80,7 +80,8 @@ class Learner:
         )
         self.columns = [column for scorer in self.scorers for column in scorer.columns]
         self._logarithmic_S = torch.tensor([column.logarithmic for column in self.columns])
-        self.weights = DynamicWeights(len(self.columns), FIXED + len(self.columns), settings.seed, device)
+        priors = [column.prior for column in self.columns]
+        self.weights = DynamicWeights(priors, FIXED + len(self.columns), settings.seed, device)
         self.track_US = torch.zeros(64, len(self.columns))
         self.kinds = sorted(learning.event_types)[: TYPES - 16]
 

@@ -35,12 +35,14 @@ class Column:
     """One number that a scorer says of a candidate.
 
     `logarithmic`: a count-like score >= 0, compared by its logarithm.
-    `proposes`: how many of its best join the candidates.
+    `proposes`: how many of its best join the candidates. `prior`: the weight of
+    its rank before anything was learned.
     """
 
     name: str
     logarithmic: bool = True
     proposes: int = 0
+    prior: float = 0.5
 
 
 class Answer(Protocol):

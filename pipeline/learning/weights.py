@@ -8,6 +8,7 @@ per micro-batch plus replay.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,13 +64,14 @@ def maturity(count: Tensor) -> Tensor:
 class DynamicWeights:
     """The gate and its re-ranker, on `device`; served from averaged weights."""
 
-    def __init__(self, columns: int, contexts: int, seed: int, device: torch.device) -> None:
+    def __init__(self, priors: Sequence[float], contexts: int, seed: int, device: torch.device) -> None:
+        """`priors` are the columns' rank weights to start from."""
         self._seed = seed
         self._device = device
-        self._columns = columns
+        self._columns = columns = len(priors)
         size = 2 * columns
         generator = torch.Generator().manual_seed(seed)
-        start_K = torch.cat([torch.zeros(columns), torch.full((columns,), 0.5)])
+        start_K = torch.cat([torch.zeros(columns), torch.tensor(priors)])
         width = size + contexts
         weights = {
             "base_K": start_K,

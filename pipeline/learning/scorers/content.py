@@ -19,9 +19,9 @@ class Content:
 
     name = "content"
     columns = (
-        Column("content", logarithmic=False, proposes=20),
-        Column("content-nearest", logarithmic=False, proposes=20),
-        Column("content-text", logarithmic=False, proposes=20),
+        Column("content", logarithmic=False, proposes=20, prior=1.0),
+        Column("content-nearest", logarithmic=False, proposes=20, prior=1.0),
+        Column("content-text", logarithmic=False, proposes=20, prior=1.0),
     )
 
     def __init__(self, catalogue: Catalogue, texts: Texts) -> None:

@@ -16,7 +16,7 @@ class Factorization:
     """ISGD: u·i drawn towards 1 for each positive (Vinagre, Jorge & Gama 2014)."""
 
     name = "factorization"
-    columns = (Column("factorization", logarithmic=False),)
+    columns = (Column("factorization", logarithmic=False, prior=0.1),)
 
     def __init__(self, seed: int, rate: float = 0.05, shrink: float = 0.01) -> None:
         self._seed = seed

@@ -17,10 +17,10 @@ class Popularity:
 
     name = "popularity"
     columns = (
-        Column("popularity"),
-        Column("popularity-20k", proposes=20),
-        Column("popularity-2k", proposes=30),
-        Column("popularity-200", proposes=30),
+        Column("popularity", prior=0.1),
+        Column("popularity-20k", proposes=20, prior=0.1),
+        Column("popularity-2k", proposes=30, prior=0.2),
+        Column("popularity-200", proposes=30, prior=0.2),
     )
 
     def __init__(self) -> None:

@@ -1,0 +1,48 @@
+# Every target sets .venv up by itself on a fresh machine: Python 3.11 and, for the real broker, Java 17 and Maven.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BROKER ?= auto
+KILLS ?= 100
+export HF_HUB_OFFLINE = 1
+
+.PHONY: demo test lint bench chaos fuzz golden clean
+
+demo: $(VENV)/.demo
+	$(BIN)/headrace demo --broker $(BROKER)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check consumers producers config tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python tests/benchmarks/bench.py
+
+chaos: $(VENV)/.dev
+	$(BIN)/python tests/kafka/chaos.py --kills $(KILLS)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/consumers tests/epochs/test_properties.py --hypothesis-seed=random -p no:cacheprovider
+
+golden: $(VENV)/.dev
+	$(BIN)/python tests/epochs/test_golden.py --write
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; set PYTHON=..."'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,bench,dev]'
+	touch $@
