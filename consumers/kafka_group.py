@@ -15,6 +15,9 @@ from consumers.kafka import FETCH_MAX_WAIT_MS
 from consumers.kafka_client import from_kafka, new_consumer, reaching, to_record
 from pipeline.messages import Record, TopicPartition
 
+SESSION_TIMEOUT_MS = 10_000
+"""A member that was killed keeps its partitions for so long; kafka-python's default is 45 s."""
+
 
 class _Owned(ConsumerRebalanceListener):
     """The partitions that the group has given to this member."""
