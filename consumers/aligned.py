@@ -28,9 +28,9 @@ class AlignedSource:
     has unread records and shows none, unless these cannot be older by more than
     two seconds: they were appended after the last one read there, and after the
     moment at which all was read. Nor does a record of the last two seconds wait
-    for a partition that was read to its end before. One that shows nothing for a
-    second (a transaction is open, its broker is away) is not waited for until it
-    shows something. `most_records`, `most_bytes` (of keys and values) bound what
+    for a partition that was read to its end before. One that shows nothing though
+    a second was spent waiting (a transaction is open, its broker is away) is not
+    waited for until it shows something. `most_records`, `most_bytes` (of keys and values) bound what
     is held: beyond that nothing waits.
     """
 
@@ -69,8 +69,9 @@ class AlignedSource:
                 merge.give_up()
             elif now >= deadline:
                 return []
-            else:
-                self._fill(FILL_RECORDS, min(WAIT_S, deadline - now))
+            elif self._fill(FILL_RECORDS, min(WAIT_S, deadline - now)) == FILL_RECORDS:
+                # The source hands out one partition after the other: what is missing may lie behind this one.
+                self._waiting_since = None
         self._waiting_since = None
         polled: list[Record] = []
         while merge.held and len(polled) < max_records and merge.may_go():
@@ -94,12 +95,14 @@ class AlignedSource:
         """Close the source."""
         self._source.close()
 
-    def _fill(self, max_records: int, timeout_s: float) -> None:
+    def _fill(self, max_records: int, timeout_s: float) -> int:
+        """Read on, unless enough is held; how many records came."""
         if self._is_full():
-            return
+            return 0
         records = self._source.poll(max_records, timeout_s)
         self._merge.take(records, self._clock.now_ms())
         self._merge.look(self._source.positions(), self._source.high_watermarks())
+        return len(records)
 
     def _is_full(self) -> bool:
         return self._merge.records >= self._most_records or self._merge.bytes >= self._most_bytes

@@ -16,6 +16,8 @@ from pipeline.messages import Range, Record, TopicPartition
 from pipeline.ports import LogGap, Positions
 
 FETCH_MAX_WAIT_MS = 25
+# A fetch is handed out partition by partition: the smaller, the less must be held to merge them by time.
+PARTITION_FETCH_BYTES = 256 << 10
 
 
 class KafkaSource:
@@ -31,13 +33,16 @@ class KafkaSource:
         topics: Sequence[str],
         *,
         fetch_max_wait_ms: int = FETCH_MAX_WAIT_MS,
+        partition_fetch_bytes: int = PARTITION_FETCH_BYTES,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Connects at once. `options` are further ones of kafka-python, such as security_protocol."""
         self._bootstrap = bootstrap
         self._topics = tuple(topics)
         self._options = dict(options or {})
-        self._consumer = new_consumer(bootstrap, fetch_max_wait_ms, self._options)
+        fetch = {"max_partition_fetch_bytes": partition_fetch_bytes}
+        self._consumer = new_consumer(bootstrap, fetch_max_wait_ms, fetch | self._options)
+        self._positions: dict[TopicPartition, int] | None = None
         self._admin: KafkaAdminClient | None = None
         self._replay: KafkaReplay | None = None
 
@@ -64,12 +69,14 @@ class KafkaSource:
 
     def seek(self, positions: Positions) -> None:
         """Read on from these offsets, these partitions only."""
+        self._positions = None
         self._consumer.assign([to_kafka(partition) for partition in sorted(positions)])
         for partition, offset in positions.items():
             self._consumer.seek(to_kafka(partition), offset)
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         """At most `max_records` next records; raises LogGap where a position is outside the log."""
+        self._positions = None
         with reaching(self._bootstrap):
             try:
                 polled = self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=max_records)
@@ -79,11 +86,11 @@ class KafkaSource:
 
     def positions(self) -> dict[TopicPartition, int]:
         """The next offset of each assigned partition, past markers."""
-        with reaching(self._bootstrap):
-            return {
-                from_kafka(partition): self._consumer.position(partition)
-                for partition in self._consumer.assignment()
-            }
+        if self._positions is None:
+            # Only a poll moves them, and asking costs as much as reading some twenty records.
+            with reaching(self._bootstrap):
+                self._positions = {from_kafka(tp): self._consumer.position(tp) for tp in self._consumer.assignment()}
+        return dict(self._positions)
 
     def high_watermarks(self) -> dict[TopicPartition, int]:
         """The end of each assigned partition: heard with the last fetch, or asked for before the first."""

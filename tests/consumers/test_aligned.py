@@ -120,8 +120,8 @@ def test_a_backlog_comes_out_in_append_order(times: list[list[int]], sizes: list
 def test_topics_are_merged_too_and_a_late_fetch_is_waited_for() -> None:
     items = [Record("items", 0, n, NOW - DAY + n * 60_000, b"i", b"v") for n in range(50)]
     events = [Record("events", 0, n, NOW - DAY + n * 60_000 + 1, b"u", b"v") for n in range(50)]
-    scripts = {TopicPartition("events", 0): [events], TopicPartition("items", 0): [[], [], [], items[:9], [], items[9:]]}
-    inner = Fetches(scripts)
+    late = [[], [], [], items[:9], [], items[9:]]
+    inner = Fetches({TopicPartition("events", 0): [events], TopicPartition("items", 0): late})
     source = AlignedSource(inner, FixedClock())
     found: list[Record] = []
     while len(found) < 100:
