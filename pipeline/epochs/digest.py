@@ -6,6 +6,7 @@ import hashlib
 import platform
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import crc32c
 import msgspec
@@ -85,4 +86,25 @@ def config_hash(settings: Settings) -> str:
 def fingerprint(device: torch.device, threads: int) -> str:
     """What the bits of a result depend on beside the input: software, processor features, device, threads."""
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return f"torch-{torch.__version__} python-{platform.python_version()} {platform.machine()} {chip} threads-{threads}"
+    software = f"torch-{torch.__version__} python-{platform.python_version()}"
+    return f"{software} {platform.machine()} {_processor()} {chip} threads-{threads}"
+
+
+def _processor() -> str:
+    """Vendor, family and model: numerical libraries choose their kernels by it, beyond what features tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    known = dict(line.split(":", 1) for line in lines if ":" in line)
+    said = {key.strip(): value.strip() for key, value in known.items()}
+    return "-".join(said.get(key, "?") for key in ("vendor_id", "cpu family", "model"))
+
+
+def threads_of(fingerprint: str) -> int:
+    """The number of threads that a fingerprint names.
+
+    >>> threads_of("torch-2 python-3.11 x86_64 AVX512 threads-2")
+    2
+    """
+    return int(fingerprint.rsplit("threads-", 1)[1])
