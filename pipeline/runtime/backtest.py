@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -9,11 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+
 from consumers.decoding import JsonDecoder
 from consumers.dump import DumpSource, manifest_of, read_dumped
 from consumers.file import read_jsonl
 from consumers.partitioning import partition_of
 from pipeline.encoding.text import item_text, text_hash
+from pipeline.epochs.digest import threads_of
 from pipeline.epochs.history import EPOCH, read_verified, standing_after, verify_inputs
 from pipeline.epochs.processor import Processor
 from pipeline.learning.learner import PEERS
@@ -61,7 +65,7 @@ class Backtest:
 
     def __post_init__(self) -> None:
         device = device_of(self.settings.learning.device)
-        fix_threads(self.settings, device)
+        fix_threads(self.settings, device, os.cpu_count() or 1)
         self.decode: JsonDecoder = decoder_of(self.settings)
         self.processor = Processor(
             self.settings, device, self.decode, self._dead_letter, peers=self.peers, k=self.k, halves=True
@@ -162,6 +166,8 @@ def replay_plan(
         if path is not None and not any(record.topic == topic for record in records):
             records += _placed(path, topic, kind, backtest.settings.kafka.partitions)
     manifests.sort(key=lambda manifest: manifest.epoch)
+    if manifests:
+        torch.set_num_threads(threads_of(manifests[-1].fingerprint))
     source = DumpSource(records)
     began, events_done = time.perf_counter(), 0
     try:

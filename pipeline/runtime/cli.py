@@ -305,6 +305,8 @@ def _fail(error: Exception, code: int, debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    # Torch's workers would otherwise spin while they wait, on processors that the broker wants.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
 
 

@@ -55,9 +55,14 @@ def device_of(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def fix_threads(settings: Settings, device: torch.device) -> int:
-    """Fix the number of threads and ask torch for deterministic algorithms: results depend on both."""
-    threads = settings.learning.threads or min(os.cpu_count() or 1, 4)
+def service_threads() -> int:
+    """Half the processors: the broker, the embedder and the metrics page want the others."""
+    return max(1, min((os.cpu_count() or 1) // 2, 4))
+
+
+def fix_threads(settings: Settings, device: torch.device, unset: int) -> int:
+    """Fix the number of threads (`unset` where the settings name none) and ask torch for determinism: results depend on both."""
+    threads = settings.learning.threads or unset
     torch.set_num_threads(threads)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -92,7 +97,7 @@ def learner_runner(
 ) -> Runner:
     """The learner's loop over Kafka and the snapshot folder."""
     device = device_of(settings.learning.device)
-    threads = fix_threads(settings, device)
+    threads = fix_threads(settings, device, service_threads())
     clock = SystemClock()
     bootstrap, kafka = settings.kafka.bootstrap, settings.kafka
     folder = Path(settings.epochs.snapshots) / f"{settings.namespace}.{settings.instance}"
