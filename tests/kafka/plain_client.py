@@ -18,15 +18,15 @@ def describe(title, theme):
 
 
 def buys(user, title):
-    event = {"event_type": "purchase", "user_id": user, "item_id": title, "event_id": f"{user} buys {title}"}
-    event["timestamp"] = time.time_ns() // 1_000_000
+    now = time.time_ns() // 1_000_000
+    event = {"event_type": "purchase", "user_id": user, "item_id": title, "timestamp": now, "event_id": f"{user} {now}"}
     producer.send("headrace.events.v1", key=user.encode(), value=event).get(timeout=30)
-    while time.time_ns() // 1_000_000 < event["timestamp"] + 60_000:
+    while time.time_ns() // 1_000_000 < now + 60_000:
         for found in (json.loads(record.value) for record in lists if record.value):
             if found["trigger_event_id"] == event["event_id"]:  # the list that this event brought about
-                print(f"{event['event_id']}:", ", ".join(row["item_id"] for row in found["items"]))
+                print(f"{user} buys {title}:", ", ".join(row["item_id"] for row in found["items"]))
                 return
-    sys.exit(f"{event['event_id']}: no list within a minute; is `headrace run` up?")
+    sys.exit(f"{user} buys {title}: no list within a minute; is `headrace run` up?")
 
 
 for title in ("Stars", "Telescopes", "Galaxies", "Comets", "Eclipses", "The Moon", "Planets", "Sunspots"):
