@@ -117,6 +117,4 @@ def from_kafka(partition: KafkaPartition) -> TopicPartition:
 def to_record(record: ConsumerRecord) -> Record:
     """A consumed record as ours; a header without a value gets an empty one."""
     headers = tuple((key, value or b"") for key, value in record.headers) if record.headers else ()
-    return Record(
-        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, headers
-    )
+    return Record(record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, headers)

@@ -116,6 +116,4 @@ class KafkaReplay:
         with reaching(self._bootstrap):
             start = log_starts(self._consumer, [partition])[partition]
             end = log_ends(self._consumer, [partition])[partition]
-        return LogGap(
-            f"{name(partition)}: [{wanted.start}, {wanted.stop}) is wanted, the log holds [{start}, {end})"
-        )
+        return LogGap(f"{name(partition)}: [{wanted.start}, {wanted.stop}) is wanted, the log holds [{start}, {end})")

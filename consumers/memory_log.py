@@ -69,9 +69,7 @@ class MemoryLog:
     (LogAppendTime). Thread-safe.
     """
 
-    def __init__(
-        self, clock: Clock, partitions: Mapping[str, int] | None = None, default_partitions: int = 1
-    ) -> None:
+    def __init__(self, clock: Clock, partitions: Mapping[str, int] | None = None, default_partitions: int = 1) -> None:
         """Empty, with the topics of `partitions`."""
         self._clock = clock
         self._default_partitions = default_partitions
