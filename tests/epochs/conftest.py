@@ -114,10 +114,11 @@ class Shop:
         value = ENCODER.encode([text])[0].astype("<f4").tobytes()
         return self.record("vectors", item, encode(Vector(item, value, ENCODER.identity, text, Source(0, offset))))
 
-    def text(self, user: str, event_id: str, text: str, event_type: str = "search") -> Record:
-        """The embedding of a text that a user wrote."""
+    def text(self, user: str, event_id: str, text: str, at: int | None = None) -> Record:
+        """The embedding of a text that a user wrote, `at` some time."""
         value = ENCODER.encode([text])[0].astype("<f4").tobytes()
-        made = EventVector(user, event_id, event_type, self.now, value, ENCODER.identity, text, Source(0, 0))
+        time = self.now if at is None else at
+        made = EventVector(user, event_id, "search", time, value, ENCODER.identity, text, Source(0, 0))
         return self.record("event-vectors", user, encode(made))
 
     def apply(self, *records: Record, clock: int | None = None, processor: Processor | None = None) -> Published:

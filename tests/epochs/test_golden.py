@@ -131,7 +131,8 @@ def told(shop_of: Any, settings_of: Any) -> Callable[[int], tuple[Any, list[tupl
 
     def tell(seed: int) -> tuple[Any, list[tuple[list[Record], int]]]:
         publishing = {"segments": ["country"], "min_interval_s": 5, "similar_interval_s": 1, "trending_interval_s": 1}
-        settings = settings_of(publishing, {"dedupe_window_s": 3600, "micro_batch": 8, "interest_steps": 2})
+        learning = {"allowed_lateness_s": 1800, "dedupe_window_s": 3600, "micro_batch": 8, "interest_steps": 2}
+        settings = settings_of(publishing, learning)
         shop = shop_of(settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"peers": True})}))
         return shop, story(shop, seed)
 
