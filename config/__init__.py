@@ -1,0 +1,1 @@
+"""Data: settings with their defaults, topics, schemas, the data of the demo."""

@@ -39,7 +39,9 @@ WITHOUT_ITEM = frozenset({"search", "identify"})
 _EVENT_IDS = ("user_id", "anonymous_id", "item_id", "event_id", "session_id", "request_id", "list")
 
 
-class _EventWire(msgspec.Struct, gc=False):
+class EventWire(msgspec.Struct, gc=False):
+    """An event's fields as they are received: null is as good as absent."""
+
     event_type: str
     timestamp: int | str
     user_id: str | None = None
@@ -56,7 +58,9 @@ class _EventWire(msgspec.Struct, gc=False):
     context: dict[str, Scalar] | None = None
 
 
-class _ItemWire(msgspec.Struct, gc=False):
+class ItemWire(msgspec.Struct, gc=False):
+    """An item's fields as they are received."""
+
     item_id: str
     title: str | None = None
     description: str | None = None
@@ -69,7 +73,9 @@ class _ItemWire(msgspec.Struct, gc=False):
     vector: tuple[float, ...] | None = None
 
 
-class _UserWire(msgspec.Struct, gc=False):
+class UserWire(msgspec.Struct, gc=False):
+    """A user's fields as they are received."""
+
     user_id: str
     attributes: dict[str, Scalar] | None = None
 
@@ -90,9 +96,9 @@ class JsonDecoder:
             raise ValueError(f"unknown kinds {unknown}; known: {', '.join(KINDS)}")
         self._kinds = dict(topics)
         self._decode: dict[str, Callable[[bytes], Message]] = {
-            "events": _reader(_EventWire, _event),
-            "items": _reader(_ItemWire, _item),
-            "users": _reader(_UserWire, _user),
+            "events": _reader(EventWire, _event),
+            "items": _reader(ItemWire, _item),
+            "users": _reader(UserWire, _user),
             "vectors": _reader(Vector, _vector),
             "event-vectors": _reader(EventVector, _event_vector),
         }
@@ -144,7 +150,7 @@ def _tombstone(kind: str, key: bytes | None) -> Tombstone:
     return Tombstone(name)
 
 
-def _event(wire: _EventWire) -> Event:
+def _event(wire: EventWire) -> Event:
     check_id("event_type", wire.event_type)
     for field in _EVENT_IDS:
         given = getattr(wire, field)
@@ -182,7 +188,7 @@ def _event(wire: _EventWire) -> Event:
     )
 
 
-def _item(wire: _ItemWire) -> Item:
+def _item(wire: ItemWire) -> Item:
     check_id("item_id", wire.item_id)
     if wire.attributes:
         check_scalars("attributes", wire.attributes)
@@ -202,7 +208,7 @@ def _item(wire: _ItemWire) -> Item:
     )
 
 
-def _user(wire: _UserWire) -> User:
+def _user(wire: UserWire) -> User:
     check_id("user_id", wire.user_id)
     if wire.attributes:
         check_scalars("attributes", wire.attributes)
