@@ -21,7 +21,7 @@ from pipeline.ports import SnapshotDamaged
 MAGIC = b"HEADRACE"
 FORMAT = 1
 _NAME = re.compile(r"^epoch-(\d{12})\.snapshot$")
-_HEAD = struct.Struct("<8sIQ")
+_HEAD = struct.Struct("<8sIQQ")
 _SUM = hashlib.sha256().digest_size
 
 
@@ -40,8 +40,8 @@ class LoadedSnapshot:
 class FileSnapshotStore:
     """A folder of files `epoch-N.snapshot`.
 
-    A file is the magic, the format's version, the header's length, the header
-    as JSON, the tensors as safetensors, and the SHA-256 of all that. It is
+    A file is the magic, the format's version, the epoch, the header's length,
+    the header as JSON, the tensors as safetensors, and the SHA-256 of all that. It is
     written beside, flushed to disk, renamed, and the folder flushed: after a
     crash it is there whole or not at all.
     """
@@ -63,8 +63,8 @@ class FileSnapshotStore:
     def save(self, epoch: int, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         """Write a snapshot and let the oldest go; raises OSError where it cannot, and then nothing changed."""
         text = json.dumps(header, sort_keys=True).encode()
-        body = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        head = _HEAD.pack(MAGIC, FORMAT, len(text))
+        body = safetensors.torch.save(_unshared(tensors))
+        head = _HEAD.pack(MAGIC, FORMAT, epoch, len(text))
         final = self._path(epoch)
         partial = final.with_suffix(".partial")
         try:
@@ -98,9 +98,11 @@ class FileSnapshotStore:
             raise SnapshotDamaged(f"{path}: {error.strerror}") from error
         if len(raw) < _HEAD.size + _SUM or hashlib.sha256(raw[:-_SUM]).digest() != raw[-_SUM:]:
             raise SnapshotDamaged(f"{path}: its checksum does not match: it was cut or changed")
-        magic, version, length = _HEAD.unpack_from(raw)
+        magic, version, of_epoch, length = _HEAD.unpack_from(raw)
         if magic != MAGIC or version != FORMAT:
             raise SnapshotDamaged(f"{path}: format {version}, this version reads format {FORMAT}")
+        if of_epoch != epoch:
+            raise SnapshotDamaged(f"{path}: holds epoch {of_epoch}")
         body = raw[_HEAD.size + length : -_SUM]
         return LoadedSnapshot(json.loads(raw[_HEAD.size : _HEAD.size + length]), safetensors.torch.load(body))
 
@@ -112,6 +114,18 @@ class FileSnapshotStore:
 
     def _path(self, epoch: int) -> Path:
         return self._folder / f"epoch-{epoch:012d}.snapshot"
+
+
+def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, each in memory of its own: safetensors refuses any two that share some."""
+    own: dict[str, torch.Tensor] = {}
+    storages = set()
+    for name, tensor in tensors.items():
+        whole = tensor.contiguous()
+        storage = whole.untyped_storage().data_ptr()
+        own[name] = whole.clone() if storage in storages else whole
+        storages.add(storage)
+    return own
 
 
 class MemorySnapshotStore:
