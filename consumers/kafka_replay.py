@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # kafka-python declares itself typed and is so in part.
 # mypy: disable-error-code="no-untyped-call, no-any-return"
+import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,9 @@ from pipeline.messages import Range, Record
 from pipeline.ports import LogGap
 
 _POLL_MS = 500
-_POLL_RECORDS = 1000
+# No limit: kafka-python 3.0.12 sets the rest of a limited poll aside when its partition is paused, and once
+# resumed may neither give it out nor fetch the partition again. max_partition_fetch_bytes bounds a poll.
+_POLL_RECORDS = sys.maxsize
 _QUIET_S = 10.0
 
 
