@@ -139,13 +139,13 @@ class MemoryLog:
             self._current(transactional_id, epoch).transaction = transaction
             self._open.append(transaction)
 
-    def send(self, transactional_id: str, epoch: int, output: Output, partition: int | None = None) -> None:
-        """Append within the open transaction: in the log at once, visible when it commits."""
+    def send(self, transactional_id: str, epoch: int, output: Output, partition: int | None = None) -> int:
+        """Append within the open transaction: in the log at once, visible when it commits; gives the offset."""
         with self._lock:
             producer = self._current(transactional_id, epoch)
             if producer.transaction is None:
                 raise RuntimeError(f"{transactional_id}: no transaction is open")
-            self._write(output, producer.transaction, partition, None)
+            return self._write(output, producer.transaction, partition, None)[1]
 
     def commit(self, transactional_id: str, epoch: int, group: str | None, positions: Positions) -> None:
         """End the open transaction, all at once, with the group's consumed positions."""

@@ -91,12 +91,12 @@ class Sink(Protocol):
         """Fence any predecessor and abort what it left open. Must come before `manifests`."""
         ...
 
-    def manifests(self) -> Iterator[Manifest]:
-        """Every committed manifest of this shard, oldest first."""
+    def manifests(self, start: int = 0) -> Iterator[Manifest]:
+        """The committed manifests of this shard from an offset of the epochs topic on, oldest first."""
         ...
 
-    def commit(self, outputs: Sequence[Output], manifest: Manifest | None, positions: Positions) -> None:
-        """Write outputs, manifest and consumed positions in one transaction.
+    def commit(self, outputs: Sequence[Output], manifest: Manifest | None, positions: Positions) -> int:
+        """Write outputs, manifest and consumed positions in one transaction; returns the manifest's offset (-1 without).
 
         On return all of it is committed, and every record was acknowledged.
         Raises `Fenced`, or `CommitUnknown` for anything else that leaves doubt;

@@ -45,6 +45,7 @@ from kafka.errors import InvalidProducerEpochError, KafkaError, KafkaTimeoutErro
 from kafka.producer.future import FutureRecordMetadata
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
+from consumers.kafka_client import BOOTSTRAP_TIMEOUT_MS, unreachable
 from consumers.partitioning import partition_of
 from pipeline.messages import MAX_MESSAGE_BYTES, Manifest, Output, encode
 from pipeline.ports import CommitUnknown, Fenced, LogGap, Positions
@@ -93,10 +94,10 @@ class KafkaSink:
         except _FENCING as error:
             raise Fenced(f"{self._id}: {error}") from error
         except KafkaError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self._bootstrap, error) from error
 
-    def manifests(self) -> Iterator[Manifest]:
-        """The committed manifests, oldest first, up to the end as it is when the reading starts.
+    def manifests(self, start: int = 0) -> Iterator[Manifest]:
+        """The committed manifests from offset `start`, oldest first, up to the end as it is when the reading starts.
 
         Raises LogGap where a record is no manifest.
         """
@@ -110,17 +111,19 @@ class KafkaSink:
                 auto_offset_reset="none",
                 max_partition_fetch_bytes=8 << 20,
                 metrics_enabled=False,
+                bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
                 **self._options,
             )
             try:
-                yield from self._read_manifests(consumer, self._epochs)
+                yield from self._read_manifests(consumer, self._epochs, start)
             finally:
                 consumer.close(autocommit=False)
         except KafkaError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self._bootstrap, error) from error
 
-    def commit(self, outputs: Sequence[Output], manifest: Manifest | None, positions: Positions) -> None:
+    def commit(self, outputs: Sequence[Output], manifest: Manifest | None, positions: Positions) -> int:
         """One transaction; returns when all of it is committed. Raises Fenced or CommitUnknown, for good."""
+        at = -1
         producer = self._started()
         with self._doubt():
             producer.begin_transaction()
@@ -129,9 +132,10 @@ class KafkaSink:
                 futures.append(self._send_manifest(producer, manifest))
             producer.flush()
             for future in futures:
-                future.get(timeout=0)
+                at = int(future.get(timeout=0).offset)
             self._send_positions(producer, positions)
             producer.commit_transaction()
+        return at if manifest is not None else -1
 
     def close(self) -> None:
         """Let go at once; an open transaction is left to be fenced."""
@@ -160,6 +164,7 @@ class KafkaSink:
             "batch_size": 128 << 10,
             "max_request_size": MAX_REQUEST_BYTES,
             "metrics_enabled": False,
+            "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
             **self._options,
         }
 
@@ -199,11 +204,13 @@ class KafkaSink:
         }
         producer.send_offsets_to_transaction(offsets, membership)
 
-    def _read_manifests(self, consumer: KafkaConsumer, epochs: KafkaPartition) -> Iterator[Manifest]:
+    def _read_manifests(
+        self, consumer: KafkaConsumer, epochs: KafkaPartition, start: int
+    ) -> Iterator[Manifest]:
         decode = msgspec.json.Decoder(Manifest).decode
         consumer.assign([epochs])
-        consumer.seek(epochs, consumer.beginning_offsets([epochs])[epochs])
         stop = consumer.end_offsets([epochs])[epochs]
+        consumer.seek(epochs, min(max(consumer.beginning_offsets([epochs])[epochs], start), stop))
         while consumer.position(epochs) < stop:
             for record in consumer.poll(timeout_ms=500, max_records=1000).get(epochs, ()):
                 if record.offset >= stop:
@@ -219,6 +226,3 @@ class KafkaSink:
         if self._producer is None:
             raise RuntimeError("start() must come first")
         return self._producer
-
-    def _unreachable(self, error: KafkaError) -> ConnectionError:
-        return ConnectionError(f"Kafka at {self._bootstrap}: {type(error).__name__}: {error}")

@@ -13,6 +13,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from kafka.producer.future import FutureRecordMetadata
 
+from consumers.kafka_client import BOOTSTRAP_TIMEOUT_MS, unreachable
 from producers.publisher import REPORTED, Line, PublishReport, Refusal, keyed, paced
 
 _IN_FLIGHT = 20_000
@@ -59,7 +60,7 @@ def publish(
             # All is settled, or something failed and there is nothing left to wait for.
             _drop(producer)
     except KafkaError as error:
-        raise ConnectionError(f"Kafka at {bootstrap}: {topic}: {type(error).__name__}: {error}") from error
+        raise unreachable(bootstrap, error, topic) from error
     if on_progress is not None:
         on_progress(published)
     return PublishReport(published, refused, time.monotonic() - began, tuple(refusals))
@@ -89,6 +90,7 @@ def _producer_options(bootstrap: str, options: Mapping[str, Any] | None) -> dict
         "compression_type": "lz4",
         "max_request_size": 2 << 20,
         "retry_backoff_ms": 50,
+        "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
         "metrics_enabled": False,
         **(options or {}),
     }

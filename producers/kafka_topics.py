@@ -14,6 +14,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from consumers.kafka_client import BOOTSTRAP_TIMEOUT_MS, unreachable
 from pipeline.settings import Settings
 
 _DEAD_LETTERS = "dead-letters"
@@ -54,7 +55,9 @@ def create_topics(bootstrap: str, settings: Settings, options: Mapping[str, Any]
     """
     plans = planned_topics(settings)
     try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap, **(options or {}))
+        admin = KafkaAdminClient(
+            bootstrap_servers=bootstrap, **{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS} | dict(options or {})
+        )
         try:
             existing = set(admin.list_topics()) & plans.keys()
             missing = {name: plan for name, plan in plans.items() if name not in existing}
@@ -64,7 +67,7 @@ def create_topics(bootstrap: str, settings: Settings, options: Mapping[str, Any]
         finally:
             admin.close()
     except KafkaError as error:
-        raise ConnectionError(f"Kafka at {bootstrap}: {type(error).__name__}: {error}") from error
+        raise unreachable(bootstrap, error) from error
 
 
 def _create(admin: KafkaAdminClient, missing: Mapping[str, TopicPlan], settings: Settings) -> set[str]:

@@ -55,19 +55,20 @@ class MemorySink:
         """Fence the predecessor and abort what it left open."""
         self._epoch = self._log.take_over(self._id)
 
-    def manifests(self) -> Iterator[Manifest]:
-        """The committed manifests, oldest first."""
+    def manifests(self, start: int = 0) -> Iterator[Manifest]:
+        """The committed manifests from offset `start`, oldest first."""
         if self._epochs_topic is None:
             return
         place = TopicPartition(self._epochs_topic, self._epochs_partition)
         if place not in self._log.topic_partitions(self._epochs_topic):
             return
-        records, _ = self._log.read(place, self._log.start(place), self._log.end(place))
+        records, _ = self._log.read(place, max(self._log.start(place), start), self._log.end(place))
         for record in records:
             yield msgspec.json.decode(record.value or b"", type=Manifest)
 
-    def commit(self, outputs: Sequence[Output], manifest: Manifest | None, positions: Positions) -> None:
+    def commit(self, outputs: Sequence[Output], manifest: Manifest | None, positions: Positions) -> int:
         """All in one transaction, unless a fault is due."""
+        at = -1
         fault = self._faults.pop(0) if self._faults else Fault.NONE
         epoch = self._started()
         if fault is Fault.CRASH_BEFORE_SEND:
@@ -76,7 +77,7 @@ class MemorySink:
         for output in outputs:
             self._log.send(self._id, epoch, output)
         if manifest is not None:
-            self._log.send(self._id, epoch, self._manifest_record(manifest), self._epochs_partition)
+            at = self._log.send(self._id, epoch, self._manifest_record(manifest), self._epochs_partition)
         if fault is Fault.CRASH_BEFORE_COMMIT:
             raise Crash("scripted, before the commit")
         if fault is Fault.UNKNOWN_NOT_COMMITTED:
@@ -86,6 +87,7 @@ class MemorySink:
             raise Crash("scripted, after the commit")
         if fault is Fault.UNKNOWN_COMMITTED:
             raise CommitUnknown("scripted: the answer was lost, the request was not")
+        return at
 
     def close(self) -> None:
         """Leave an open transaction to be fenced."""

@@ -15,14 +15,15 @@ EPOCH = "epoch"
 
 @dataclass(frozen=True)
 class Standing:
-    """After a manifest: its number, both digests, and the next offset of every partition read so far."""
+    """After a manifest: its number, its offset in the epochs topic, both digests, the next offset of every partition read."""
 
     epoch: int = 0
+    offset: int = -1
     input_digest: str = START
     state_digest: str = START
     positions: Mapping[TopicPartition, int] = field(default_factory=dict)
 
-    def after(self, manifest: Manifest) -> Standing:
+    def after(self, manifest: Manifest, offset: int = -1) -> Standing:
         """Where one more manifest leads. Raises LogGap where it does not join on."""
         if manifest.epoch != self.epoch + 1:
             raise LogGap(f"manifest of epoch {manifest.epoch} follows that of epoch {self.epoch}: the log has a hole")
@@ -35,13 +36,14 @@ class Standing:
                     f"the one before it stopped at {positions[tp]}"
                 )
             positions[tp] = part.stop
-        return Standing(manifest.epoch, manifest.input_digest, manifest.state_digest, positions)
+        return Standing(manifest.epoch, offset, manifest.input_digest, manifest.state_digest, positions)
 
     def header(self) -> dict[str, Any]:
         """For a snapshot's header."""
         positions = [[tp.topic, tp.partition, offset] for tp, offset in sorted(self.positions.items())]
         return {
             "epoch": self.epoch,
+            "offset": self.offset,
             "input_digest": self.input_digest,
             "state_digest": self.state_digest,
             "positions": positions,
@@ -51,12 +53,12 @@ class Standing:
     def of_header(cls, header: Mapping[str, Any]) -> Standing:
         """The inverse of `header`."""
         positions = {TopicPartition(t, p): offset for t, p, offset in header["positions"]}
-        return cls(header["epoch"], header["input_digest"], header["state_digest"], positions)
+        return cls(header["epoch"], header["offset"], header["input_digest"], header["state_digest"], positions)
 
 
-def standing_after(manifests: Iterable[Manifest]) -> Standing:
-    """Where a whole chain leads."""
-    standing = Standing()
+def standing_after(manifests: Iterable[Manifest], start: Standing = Standing()) -> Standing:  # noqa: B008
+    """Where a chain of manifests leads from `start`."""
+    standing = start
     for manifest in manifests:
         standing = standing.after(manifest)
     return standing

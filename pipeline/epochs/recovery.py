@@ -78,55 +78,53 @@ def recover(
     Raises Fenced (another instance is newer), RecoveryRefused, or what source and sink raise.
     """
     sink.start()
-    manifests = list(sink.manifests())
+    processor, base, manifests = _base(sink, snapshots, fresh)
     try:
-        standing = standing_after(manifests)
-        verify_inputs(manifests)
+        standing = standing_after(manifests, base)
+        verify_inputs(manifests, base.input_digest)
     except LogGap as error:
         raise RecoveryRefused(str(error)) from error
-    if not manifests and snapshots.epochs():
-        raise RecoveryRefused(
-            f"there are snapshots (newest: epoch {snapshots.epochs()[-1]}) but no manifest: "
-            "another cluster or namespace? Move the snapshots away to start anew."
-        )
-    processor, loaded = _newest(snapshots, manifests, fresh)
     watermark = manifests[-1].watermark if manifests else processor.ledger.watermark
     standing = _mark(CLAIM, sink, standing, processor.settings, watermark, who, clock)
-    exact = all(_same(m, processor, who) for m in manifests[loaded:] if m.kind == EPOCH)
-    if manifests:
-        log.info("starting from %s, replaying epochs %d to %d", _snapshot_name(loaded), loaded + 1, len(manifests))
-    whole = _replay(processor, source, manifests[loaded:], accept_gap, exact, on_progress)
+    exact = all(_same(m, processor, who) for m in manifests if m.kind == EPOCH)
+    if standing.epoch > 1:
+        log.info("starting from %s, then %d epochs to replay", _snapshot_name(base.epoch), len(manifests))
+    whole = _replay(processor, source, manifests, accept_gap, exact, on_progress)
     if not (exact and whole):
         log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
         standing = _mark(DIGEST_RESET, sink, standing, processor.settings, processor.ledger.watermark, who, clock)
-    return Recovered(processor, standing, len(manifests) - loaded)
+    return Recovered(processor, standing, len(manifests))
 
 
 def _mark(
     kind: str, sink: Sink, standing: Standing, settings: Settings, watermark: int, who: Identity, clock: Clock
 ) -> Standing:
     mark = marker(kind, standing, settings, watermark, who, clock.now_ms())
-    sink.commit([], mark, {})
-    return standing.after(mark)
+    return standing.after(mark, sink.commit([], mark, {}))
 
 
-def _newest(
-    snapshots: SnapshotStore, manifests: Sequence[Manifest], fresh: Callable[[], Processor]
-) -> tuple[Processor, int]:
-    """A processor from the newest snapshot that is whole and belongs to this chain; a blank one if there is none."""
+def _base(
+    sink: Sink, snapshots: SnapshotStore, fresh: Callable[[], Processor]
+) -> tuple[Processor, Standing, list[Manifest]]:
+    """A processor from the newest snapshot that is whole and belongs to this log, and the manifests after it.
+
+    Only these are read: the epochs topic is kept for ever and may be long.
+    Without such a snapshot, a blank processor and every manifest.
+    """
     for epoch in reversed(snapshots.epochs()):
-        if epoch > len(manifests):
-            raise RecoveryRefused(
-                f"a snapshot of epoch {epoch} exists, but the last manifest is of epoch {len(manifests)}: "
-                "another cluster or namespace, or the epochs topic was lost"
-            )
         try:
             snapshot = snapshots.load(epoch)
         except SnapshotDamaged as error:
             log.warning("%s; taking an older one", error)
             continue
         standing = Standing.of_header(snapshot.header)
-        if standing.state_digest != manifests[epoch - 1].state_digest:
+        tail = list(sink.manifests(standing.offset))
+        if not tail:
+            raise RecoveryRefused(
+                f"there is a snapshot of epoch {epoch}, but the epochs topic has no such manifest: another cluster or "
+                "namespace, or the topic was lost? Move the snapshots away to start anew from what the log holds."
+            )
+        if (tail[0].epoch, tail[0].state_digest) != (standing.epoch, standing.state_digest):
             log.warning("snapshot of epoch %d is of another history: its digest is not the manifest's", epoch)
             continue
         processor = fresh()
@@ -136,8 +134,8 @@ def _newest(
             log.warning("snapshot of epoch %d does not fit these settings (%s)", epoch, error)
             continue
         processor.state_digest = standing.state_digest
-        return processor, epoch
-    return fresh(), 0
+        return processor, standing, tail[1:]
+    return fresh(), Standing(), list(sink.manifests())
 
 
 def _replay(
@@ -180,7 +178,7 @@ def _same(manifest: Manifest, processor: Processor, who: Identity) -> bool:
 
 def overtaken(sink: Sink, standing: Standing, instance: str) -> str | None:
     """Which other instance has claimed the shard since `standing`; None if none has: then it was a time-out."""
-    for manifest in sink.manifests():
+    for manifest in sink.manifests(max(standing.offset, 0)):
         if manifest.kind == CLAIM and manifest.epoch > standing.epoch and manifest.instance != instance:
             return manifest.instance
     return None

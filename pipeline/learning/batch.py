@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.learning import kernels
+
 NO_ITEM = -1
 """In a history: nothing there. Below it, `-2 - n` is the n-th text vector."""
 
@@ -112,7 +114,11 @@ def top(scores_QI: Tensor, n: int) -> Tensor:
     [[1, 2, 3]]
     """
     n = min(n, scores_QI.shape[1])
-    found = torch.topk(scores_QI, n, dim=1, sorted=False).indices
-    found = found.sort(dim=1).values
+    value_QN, found = torch.topk(scores_QI, n, dim=1, sorted=False)
+    if n > 0:
+        # Of the scores that equal the last one taken topk takes any.
+        last_Q1 = value_QN.amin(1, keepdim=True)
+        above_Q = (value_QN > last_Q1).sum(1)
+        kernels.first_of_equals(scores_QI.contiguous().numpy(), last_Q1.numpy(), above_Q.numpy(), found.numpy())
     order = torch.argsort(scores_QI.gather(1, found), dim=1, descending=True, stable=True)
     return found.gather(1, order)

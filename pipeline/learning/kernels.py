@@ -209,6 +209,24 @@ def score_pairs(neighbour, filled, value, hist_item, hist_code, channel_S, decay
 
 
 @njit(**LOCAL)
+def first_of_equals(score_QI, last_Q1, above_Q, found_QN):
+    """Rows whose score is above the last that fits, and of those equal to it the first ones, in row order."""
+    wanted = found_QN.shape[1]
+    for q in range(score_QI.shape[0]):
+        last = last_Q1[q, 0]
+        equals = wanted - above_Q[q]
+        n = 0
+        for i in range(score_QI.shape[1]):
+            score = score_QI[q, i]
+            if score > last or (score == last and equals > 0):
+                equals -= score == last
+                found_QN[q, n] = i
+                n += 1
+                if n == wanted:
+                    break
+
+
+@njit(**LOCAL)
 def factorise(user_UD, item_ID, user_B, item_B, weight_B, rate, shrink):
     """Incremental SGD on positives, one pass in order (Vinagre et al. 2014, ISGD)."""
     width = user_UD.shape[1]

@@ -39,6 +39,10 @@ RETRY_S = 1.0
 FENCED_S = 3.0
 
 
+class _Stopped(Exception):
+    """Asked to stop in the middle of a replay."""
+
+
 @dataclass
 class Health:
     """What /livez and /readyz answer: alive while the loop turns, ready once recovered."""
@@ -83,9 +87,12 @@ class Runner:
         """Learn until `stop` is set; then finish the epoch, write a snapshot and return. Raises Fenced, RecoveryRefused."""
         accept_gap = self._parts.accept_gap
         while not stop.is_set():
-            source, sink = self._parts.make_source(), self._parts.make_sink()
+            source, sink = None, self._parts.make_sink()
             try:
+                source = self._parts.make_source()
                 self._learn(source, sink, stop, accept_gap)
+            except _Stopped:
+                log.info("stopped while replaying; the log has it all")
             except Fenced:
                 self._unless_overtaken(sink, stop)
             except (CommitUnknown, ConnectionError) as error:
@@ -95,15 +102,17 @@ class Runner:
                 stop.wait(RETRY_S)
             finally:
                 with suppress(ConnectionError):
-                    source.close()
+                    if source is not None:
+                        source.close()
                     sink.close()
         self._writer.close()
 
     def _learn(self, source: Source, sink: Sink, stop: threading.Event, accept_gap: bool) -> None:
-        recovered = self._recover(source, sink, accept_gap)
+        recovered = self._recover(source, sink, stop, accept_gap)
         self.processor, self.standing = recovered.processor, recovered.standing
         self._seek(source)
         self._parts.health.ready.set()
+        log.info("ready: reading %d partitions, epoch %d", len(self._begun), self.standing.epoch)
         looked = shown = time.monotonic()
         while not stop.is_set():
             self._parts.health.turn()
@@ -124,18 +133,27 @@ class Runner:
         self._parts.metrics.epochs.labels("aborted").inc()
         self._parts.health.ready.clear()
         stop.wait(FENCED_S)
-        other = overtaken(sink, self.standing, self._parts.who.instance)
+        other = None
+        while not stop.is_set():
+            try:
+                other = overtaken(sink, self.standing, self._parts.who.instance)
+                break
+            except ConnectionError as error:
+                log.warning("%s; asking again who has taken over", error)
+                stop.wait(RETRY_S)
         if other is not None:
             raise Fenced(f"instance {other} has taken over this shard; this one stops for good")
         log.warning("the broker gave our transaction up; starting again from the log")
 
-    def _recover(self, source: Source, sink: Sink, accept_gap: bool) -> Recovered:
+    def _recover(self, source: Source, sink: Sink, stop: threading.Event, accept_gap: bool) -> Recovered:
         parts = self._parts
         began = time.monotonic()
 
         def progress(done: int, total: int) -> None:
             parts.health.turn()
             parts.metrics.epochs.labels("replayed").inc()
+            if stop.is_set():
+                raise _Stopped
             if done == total or done % 100 == 0:
                 log.info("replayed %d of %d epochs in %.1f s", done, total, time.monotonic() - began)
 
@@ -164,8 +182,8 @@ class Runner:
             applied = self.processor.apply(epoch, records, now)
         manifest = self._manifest(epoch, applied, records, after, now)
         with metrics.stage.labels("commit").time():
-            sink.commit(applied.outputs, manifest, after)
-        self.standing = self.standing.after(manifest)
+            offset = sink.commit(applied.outputs, manifest, after)
+        self.standing = self.standing.after(manifest, offset)
         metrics.epoch_committed(epoch, applied, self.processor)
         metrics.latencies(records, self._parts.settings.topic("events"), clock.now_ms())
         self._writer.maybe_write(self.processor, self.standing)

@@ -60,7 +60,7 @@ class Interest:
     def resize(self, items: int, users: int) -> None:
         """Embeddings for new items: small random ids, so that at first the text speaks."""
         have = self.trainer.live["item_ID"].shape[0]
-        if items > have:
+        if items > have or have == 0:
             more = max(64, 2 * have, items) - have
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + have)
             start = torch.randn(more, self._width, generator=generator) * 0.02
