@@ -15,6 +15,7 @@ SLACK_MS = 2_000
 PATIENCE_S = 1.0
 WAIT_S = 0.02
 FILL_RECORDS = 2_000
+AHEAD_RECORDS = 10_000
 MOST_RECORDS = 100_000
 MOST_BYTES = 128 << 20
 
@@ -60,7 +61,9 @@ class AlignedSource:
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         """At most `max_records`, oldest first; [] after `timeout_s` in which there was none, or none that may go."""
         merge, deadline = self._merge, time.monotonic() + timeout_s
-        self._fill(max_records, 0.0 if merge.held else timeout_s)
+        # Of what the source has fetched it shows one partition after the other: read on before it is needed.
+        ahead = FILL_RECORDS if merge.records < AHEAD_RECORDS else 0
+        self._fill(max(max_records, ahead), 0.0 if merge.held else timeout_s)
         while merge.held and not merge.may_go():
             now = time.monotonic()
             if self._waiting_since is None:

@@ -10,7 +10,17 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.errors import OffsetOutOfRangeError
 
-from consumers.kafka_client import from_kafka, log_ends, log_starts, name, new_consumer, reaching, to_kafka, to_record
+from consumers.kafka_client import (
+    BOOTSTRAP_TIMEOUT_MS,
+    from_kafka,
+    log_ends,
+    log_starts,
+    name,
+    new_consumer,
+    reaching,
+    to_kafka,
+    to_record,
+)
 from consumers.kafka_replay import KafkaReplay
 from pipeline.messages import Range, Record, TopicPartition
 from pipeline.ports import LogGap, Positions
@@ -118,7 +128,9 @@ class KafkaSource:
 
     def _metadata(self) -> KafkaAdminClient:
         if self._admin is None:
-            self._admin = KafkaAdminClient(bootstrap_servers=self._bootstrap, **self._options)
+            self._admin = KafkaAdminClient(
+                bootstrap_servers=self._bootstrap, **{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS} | self._options
+            )
         return self._admin
 
     def _gap(self, error: OffsetOutOfRangeError) -> LogGap:

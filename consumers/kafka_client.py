@@ -19,6 +19,7 @@ from pipeline.messages import Record, TopicPartition
 from pipeline.ports import LogGap
 
 REQUEST_TIMEOUT_MS = 30_000
+BOOTSTRAP_TIMEOUT_MS = 5_000
 BOUNDS_ATTEMPTS = 20
 BOUNDS_PAUSE_S = 0.1
 
@@ -41,6 +42,7 @@ def new_consumer(bootstrap: str, fetch_max_wait_ms: int, extra: Mapping[str, Any
         "fetch_min_bytes": 1,
         "max_partition_fetch_bytes": 4 << 20,
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
         "retry_backoff_ms": 50,
         "reconnect_backoff_max_ms": 1000,
         "metrics_enabled": False,
@@ -62,7 +64,16 @@ def reaching(bootstrap: str) -> Iterator[None]:
     except LogTruncationError as error:
         raise LogGap(f"the log was cut below positions already read: {error}") from error
     except KafkaError as error:
-        raise ConnectionError(f"Kafka at {bootstrap}: {type(error).__name__}: {error}") from error
+        raise unreachable(bootstrap, error) from error
+
+
+def unreachable(bootstrap: str, error: KafkaError, what: str = "") -> ConnectionError:
+    """What Kafka said, in one line; `what` names the topic or the like that it is about."""
+    kind = type(error).__name__
+    said = str(error).removeprefix(f"{kind}: ")
+    if said.startswith("Unable to bootstrap"):
+        return ConnectionError(f"Kafka at {bootstrap} does not answer; kafka.bootstrap and --bootstrap say where it is")
+    return ConnectionError(f"Kafka at {bootstrap}: {f'{what}: ' if what else ''}{kind}: {said}")
 
 
 def log_starts(consumer: KafkaConsumer, partitions: Iterable[KafkaPartition]) -> dict[KafkaPartition, int]:
