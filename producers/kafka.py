@@ -104,16 +104,7 @@ class KafkaSink:
         if self._epochs is None:
             return
         try:
-            consumer = KafkaConsumer(
-                bootstrap_servers=self._bootstrap,
-                isolation_level="read_committed",
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                max_partition_fetch_bytes=8 << 20,
-                metrics_enabled=False,
-                bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
-                **self._options,
-            )
+            consumer = KafkaConsumer(**self._consumer_options())
             try:
                 yield from self._read_manifests(consumer, self._epochs, start)
             finally:
@@ -147,6 +138,18 @@ class KafkaSink:
         except KafkaTimeoutError:
             # Batches are still on their way, and the public API would wait for them.
             producer._sender.force_close()
+
+    def _consumer_options(self) -> dict[str, Any]:
+        return {
+            "bootstrap_servers": self._bootstrap,
+            "isolation_level": "read_committed",
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            "max_partition_fetch_bytes": 8 << 20,
+            "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
+            "metrics_enabled": False,
+            **self._options,
+        }
 
     def _producer_options(self) -> dict[str, Any]:
         return {
