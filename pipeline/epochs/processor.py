@@ -110,16 +110,15 @@ class Processor:
 
     def _take_items(self, intake: Intake, clock: int) -> None:
         catalogue = self.learner.catalogue
-        hidden: list[int] = []
-        touched: list[int] = []
+        touched, withdrawn = [], []
         for item in intake.items:
             if isinstance(item, Item):
-                row = catalogue.describe(item)
-                touched.append(row)
-                if not item.available or int(catalogue.expires_I[row]) <= self.ledger.watermark:
-                    hidden.append(row)
+                touched.append(catalogue.describe(item))
             else:
-                hidden.append(catalogue.withdraw(item.key))
+                withdrawn.append(catalogue.withdraw(item.key))
+        changed = torch.tensor([*touched, *withdrawn], dtype=torch.int64)
+        showable_I = catalogue.showable(self.ledger.watermark, self.learner.undescribed)
+        self.audience.withdrawn(changed[~showable_I[changed]], clock)
         vectors: list[Vector] = []
         for record, vector in intake.vectors:
             if isinstance(vector, Tombstone):
@@ -131,7 +130,6 @@ class Processor:
         catalogue.take_vectors(vectors)
         touched += [catalogue.row(vector.item_id) for vector in vectors]
         self.audience.touch_items(torch.tensor(touched, dtype=torch.int64), len(catalogue))
-        self.audience.withdrawn(torch.tensor(hidden, dtype=torch.int64), clock)
 
     def _take_users(self, intake: Intake, publication: Publication) -> None:
         for _, user in intake.users:
