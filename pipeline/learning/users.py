@@ -121,9 +121,10 @@ class Users:
         if source < 0 or source == target:
             return -1, target
         both, _ = self.windows(torch.tensor([source, target]), 0)
-        held = (both.item_QL != NO_ITEM).flatten()
-        order = torch.argsort(both.time_QL.flatten()[held], stable=True)
-        entries = [part.flatten()[held][order].tolist() for part in (both.item_QL, both.code_QL, both.time_QL)]
+        oldest_first = [part.flip(1).flatten() for part in (both.item_QL, both.code_QL, both.time_QL)]
+        held = oldest_first[0] != NO_ITEM
+        order = torch.argsort(oldest_first[2][held], stable=True)
+        entries = [part[held][order].tolist() for part in oldest_first]
         total = int(self.count_U[source] + self.count_U[target])
         arrays = (self.item_UL.numpy(), self.code_UL.numpy(), self.time_UL.numpy(), self.count_U.numpy())
         self.count_U[target] = max(total - len(entries[0]), 0)
