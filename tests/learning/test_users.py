@@ -14,6 +14,8 @@ from pipeline.learning.arena import Ids, grown, names
 from pipeline.learning.batch import NO_ITEM, Interactions, consumes_of, kind_of, level_of, liked_of, pack_code
 from pipeline.learning.users import NEVER, Users, to_seconds
 
+UNTIMED = hypothesis_settings(deadline=None)
+
 HISTORY = 5
 MS = 1_700_000_000_000
 name = st.text("abcé蓝", min_size=1, max_size=3)
@@ -55,6 +57,7 @@ def history(users: Users, row: int) -> list[int]:
     return [item for item in found.item_QL[0].tolist() if item != NO_ITEM]
 
 
+@UNTIMED
 @given(st.lists(st.tuples(st.sampled_from(["row", "release", "restore"]), name), max_size=40))
 def test_ids_against_a_dictionary(actions: list[tuple[str, str]]) -> None:
     ids, rows = Ids(), dict[str, int]()
@@ -116,7 +119,7 @@ def test_a_code_gives_back_what_was_packed(kind: int) -> None:
 happened = st.tuples(st.integers(0, 3), st.integers(-1, 8), st.integers(0, 2047), st.booleans())
 
 
-@hypothesis_settings(deadline=None)
+@UNTIMED
 @given(st.lists(st.lists(happened, max_size=20), max_size=5), st.integers(1, 12))
 def test_advance_against_lists(batches: list[list[tuple[int, int, int, bool]]], span: int) -> None:
     users = users_of(4)
@@ -144,7 +147,7 @@ def test_advance_against_lists(batches: list[list[tuple[int, int, int, bool]]], 
         assert int(users.nodes[0]) == sum(map(len, consumed))
 
 
-@hypothesis_settings(deadline=None)
+@UNTIMED
 @given(st.lists(happened, max_size=30), st.lists(st.integers(0, 3), max_size=4), st.lists(happened, max_size=30))
 def test_the_chains_of_the_forgotten_are_used_again(first: list[Any], forgotten: list[int], then: list[Any]) -> None:
     users = users_of(4)
