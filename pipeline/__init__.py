@@ -1,0 +1,1 @@
+"""The core of Headrace; start reading at `pipeline.step`."""

@@ -38,6 +38,18 @@ class Clock(Protocol):
         ...
 
 
+class Stream(Protocol):
+    """The part of a `Source` that reads on: all that a stateless stage needs, whoever assigns its partitions."""
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """As `Source.poll`."""
+        ...
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """As `Source.positions`, of the partitions owned now."""
+        ...
+
+
 class Source(Protocol):
     """Where records come from. Offsets are the log's own; only committed records are seen.
 
@@ -96,7 +108,7 @@ class Sink(Protocol):
         ...
 
     def commit(self, outputs: Sequence[Output], manifest: Manifest | None, positions: Positions) -> int:
-        """Write outputs, manifest and consumed positions in one transaction; returns the manifest's offset (-1 without).
+        """Write outputs, manifest and consumed positions in one transaction; returns the manifest's offset or -1.
 
         On return all of it is committed, and every record was acknowledged.
         Raises `Fenced`, or `CommitUnknown` for anything else that leaves doubt;

@@ -1,0 +1,1 @@
+"""Epochs: what one does, its manifest and digests, snapshots, recovery."""

@@ -15,7 +15,7 @@ EPOCH = "epoch"
 
 @dataclass(frozen=True)
 class Standing:
-    """After a manifest: its number, its offset in the epochs topic, both digests, the next offset of every partition read."""
+    """After a manifest: its number and offset in the epochs topic, both digests, where each partition was read to."""
 
     epoch: int = 0
     offset: int = -1
@@ -56,9 +56,9 @@ class Standing:
         return cls(header["epoch"], header["offset"], header["input_digest"], header["state_digest"], positions)
 
 
-def standing_after(manifests: Iterable[Manifest], start: Standing = Standing()) -> Standing:  # noqa: B008
-    """Where a chain of manifests leads from `start`."""
-    standing = start
+def standing_after(manifests: Iterable[Manifest], start: Standing | None = None) -> Standing:
+    """Where a chain of manifests leads from `start` (the beginning)."""
+    standing = start or Standing()
     for manifest in manifests:
         standing = standing.after(manifest)
     return standing

@@ -141,14 +141,9 @@ class Processor:
                 self.segments.describe(self.learner.users.row(user.user_id), user.attributes)
 
     def _take_texts(self, intake: Intake) -> list[Joined]:
-        joined = []
-        for _, vector in intake.texts:
-            if (found := self.joiner.take(vector)) is not None:
-                joined.append(found)
-        for happened in intake.events:
-            if happened.event.text and (found := self.joiner.expect(happened)) is not None:
-                joined.append(found)
-        return joined
+        found = [self.joiner.take(vector) for _, vector in intake.texts]
+        found += [self.joiner.expect(happened) for happened in intake.events if happened.event.text]
+        return [joined for joined in found if joined is not None]
 
     def _take_text(self, joined: Joined, touched: dict[int, Timed | Joined]) -> None:
         user_id = joined.user_id

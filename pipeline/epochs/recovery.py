@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pipeline.epochs.digest import config_hash
 from pipeline.epochs.history import EPOCH, Standing, read_verified, standing_after, verify_inputs
 from pipeline.epochs.processor import Processor
-from pipeline.messages import Counts, Manifest
+from pipeline.messages import Counts, Manifest, Range
 from pipeline.ports import Clock, LogGap, Sink, SnapshotDamaged, SnapshotStore, Source
 from pipeline.settings import Settings
 
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 CLAIM = "claim"
 DIGEST_RESET = "digest-reset"
 FORK = "state and log disagree"
+GO_ON = "Go on without these events with --accept-gap."
 
 
 class RecoveryRefused(RuntimeError):
@@ -44,13 +45,21 @@ class Recovered:
     replayed: int
 
 
-def marker(kind: str, standing: Standing, settings: Settings, watermark: int, who: Identity, clock: int) -> Manifest:
-    """A manifest that reads nothing: a claim or a digest reset."""
+def marker(
+    kind: str,
+    standing: Standing,
+    settings: Settings,
+    watermark: int,
+    who: Identity,
+    clock: int,
+    skipped: tuple[Range, ...] = (),
+) -> Manifest:
+    """A manifest that reads nothing: a claim, or a digest reset, which may step over ranges that the log has lost."""
     return Manifest(
         epoch=standing.epoch + 1,
         instance=who.instance,
         kind=kind,
-        ranges=(),
+        ranges=skipped,
         seed=settings.seed,
         counts=Counts(),
         watermark=watermark,
@@ -71,42 +80,68 @@ def recover(
     clock: Clock,
     *,
     accept_gap: bool = False,
+    on_standing: Callable[[Standing], None] = lambda standing: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Recovered:
     """Bring a shard back to its last committed manifest; returns after the claim is committed.
 
+    `on_standing` hears where the log stands before the claim.
+
     Raises Fenced (another instance is newer), RecoveryRefused, or what source and sink raise.
     """
     sink.start()
-    processor, base, manifests = _base(sink, snapshots, fresh)
+    processor, base, known, manifests = _base(sink, snapshots, fresh)
     try:
         standing = standing_after(manifests, base)
         verify_inputs(manifests, base.input_digest)
     except LogGap as error:
         raise RecoveryRefused(str(error)) from error
+    on_standing(standing)
+    lost = _lost(source, standing)
+    if lost and not accept_gap:
+        raise RecoveryRefused(f"events that were not read yet are gone: {_named(lost)}. {GO_ON}")
     watermark = manifests[-1].watermark if manifests else processor.ledger.watermark
     standing = _mark(CLAIM, sink, standing, processor.settings, watermark, who, clock)
-    exact = all(_same(m, processor, who) for m in manifests if m.kind == EPOCH)
+    exact = all(_same(m, processor, who) for m in (*known, *(m for m in manifests if m.kind == EPOCH)))
     if standing.epoch > 1:
         log.info("starting from %s, then %d epochs to replay", _snapshot_name(base.epoch), len(manifests))
     whole = _replay(processor, source, manifests, accept_gap, exact, on_progress)
-    if not (exact and whole):
+    if lost or not (exact and whole):
         log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
-        standing = _mark(DIGEST_RESET, sink, standing, processor.settings, processor.ledger.watermark, who, clock)
+        reached = processor.ledger.watermark
+        standing = _mark(DIGEST_RESET, sink, standing, processor.settings, reached, who, clock, lost)
     return Recovered(processor, standing, len(manifests))
 
 
 def _mark(
-    kind: str, sink: Sink, standing: Standing, settings: Settings, watermark: int, who: Identity, clock: Clock
+    kind: str,
+    sink: Sink,
+    standing: Standing,
+    settings: Settings,
+    watermark: int,
+    who: Identity,
+    clock: Clock,
+    skipped: tuple[Range, ...] = (),
 ) -> Standing:
-    mark = marker(kind, standing, settings, watermark, who, clock.now_ms())
+    mark = marker(kind, standing, settings, watermark, who, clock.now_ms(), skipped)
     return standing.after(mark, sink.commit([], mark, {}))
+
+
+def _lost(source: Source, standing: Standing) -> tuple[Range, ...]:
+    """What retention took before it was read: from where the last manifest stopped to where the log begins."""
+    starts = source.starts()
+    behind = [(tp, at) for tp, at in sorted(standing.positions.items()) if at < starts.get(tp, at)]
+    return tuple(Range(tp.topic, tp.partition, at, starts[tp], 0, 0) for tp, at in behind)
+
+
+def _named(ranges: Sequence[Range]) -> str:
+    return ", ".join(f"{part.topic}-{part.partition} [{part.start}, {part.stop})" for part in ranges)
 
 
 def _base(
     sink: Sink, snapshots: SnapshotStore, fresh: Callable[[], Processor]
-) -> tuple[Processor, Standing, list[Manifest]]:
-    """A processor from the newest snapshot that is whole and belongs to this log, and the manifests after it.
+) -> tuple[Processor, Standing, list[Manifest], list[Manifest]]:
+    """A processor from the newest snapshot that is whole and belongs to this log, its manifest, those after it.
 
     Only these are read: the epochs topic is kept for ever and may be long.
     Without such a snapshot, a blank processor and every manifest.
@@ -134,8 +169,8 @@ def _base(
             log.warning("snapshot of epoch %d does not fit these settings (%s)", epoch, error)
             continue
         processor.state_digest = standing.state_digest
-        return processor, standing, tail[1:]
-    return fresh(), Standing(), list(sink.manifests())
+        return processor, standing, tail[:1], tail[1:]
+    return fresh(), Standing(), [], list(sink.manifests())
 
 
 def _replay(
@@ -154,10 +189,7 @@ def _replay(
                 records = read_verified(source, manifest.ranges)
             except LogGap as error:
                 if not accept_gap:
-                    raise RecoveryRefused(
-                        f"epoch {manifest.epoch} cannot be replayed: {error}. "
-                        "Go on without these events with --accept-gap."
-                    ) from error
+                    raise RecoveryRefused(f"epoch {manifest.epoch} cannot be replayed: {error}. {GO_ON}") from error
                 log.warning("accepted gap in epoch %d: %s", manifest.epoch, error)
                 whole = False
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from pipeline.evaluation.metrics import NEW_ITEM_EVENTS, NEW_USER_EVENTS, Rolling, Tally

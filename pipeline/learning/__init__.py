@@ -1,0 +1,1 @@
+"""The learner: arenas, scorers, dynamic weights, lists."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ class Ids:
         """The inverse of `state`."""
         raw = tensors[f"{prefix}.bytes"].numpy().tobytes()
         ends = tensors[f"{prefix}.ends"].tolist()
-        self._names = [raw[a:b].decode() for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        self._names = [raw[a:b].decode() for a, b in pairwise(ends)]
         self._free = tensors[f"{prefix}.free"].tolist()
         free = set(self._free)
         self._rows = {name: row for row, name in enumerate(self._names) if row not in free}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class Catalogue:
         self.basis_EP = torch.zeros(0, PROJECTED)
         self.fitted_at = torch.zeros(1, dtype=torch.int64)
 
-    _ROWS = {
+    _ROWS: ClassVar[dict[str, int]] = {
         "described_I": 0, "available_I": 1, "expires_I": NO_EXPIRY, "has_vector_I": 0, "count_I": 0,
         "tags_IG": 0, "source_I2": -1, "vector_IE": 0, "projected_IP": 0,
     }  # fmt: skip
@@ -111,7 +112,8 @@ class Catalogue:
         if self.vector_IE.shape[1] == 0:
             self._set_width(len(values))
         if len(values) != self.vector_IE.shape[1]:
-            return f"vector of {len(values)} numbers by encoder {encoder}; the catalogue's have {self.vector_IE.shape[1]}"
+            have = self.vector_IE.shape[1]
+            return f"vector of {len(values)} numbers by encoder {encoder}; the catalogue's have {have}"
         return None
 
     def take_vectors(self, vectors: list[Vector]) -> None:

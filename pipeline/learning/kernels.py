@@ -9,10 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-LOCAL = {"cache": True, "nogil": True}
 
-
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def emit(ring_item, ring_code, ring_time, count, user, row, out_item, out_code, out_time):
     """Write one user's history to row `row` of the outputs, lag 0 first."""
     length = ring_item.shape[1]
@@ -29,7 +27,7 @@ def emit(ring_item, ring_code, ring_time, count, user, row, out_item, out_code, 
             out_time[row, lag] = 0
 
 
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def ban_consumed(head, node_item, node_next, user, mask):
     """Set mask[item] for each item that the user has consumed."""
     node = head[user]
@@ -40,7 +38,7 @@ def ban_consumed(head, node_item, node_next, user, mask):
         node = node_next[node]
 
 
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def has_consumed(head, node_item, node_next, user, item):
     """Whether the user has consumed the item."""
     node = head[user]
@@ -51,7 +49,7 @@ def has_consumed(head, node_item, node_next, user, item):
     return False
 
 
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def consume(head, node_item, node_next, nodes, user, item):
     """Add an item to the user's consumed chain; nodes is [extent, first free]."""
     node = nodes[1]
@@ -65,7 +63,7 @@ def consume(head, node_item, node_next, nodes, user, item):
     head[user] = node
 
 
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def release_chain(head, node_next, nodes, user):
     """Give the user's consumed chain back to the free nodes."""
     node = head[user]
@@ -77,7 +75,7 @@ def release_chain(head, node_next, nodes, user):
     head[user] = -1
 
 
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def push(ring_item, ring_code, ring_time, count, user, item, code, time):
     """Append one entry to a user's history."""
     slot = count[user] % ring_item.shape[1]
@@ -87,7 +85,7 @@ def push(ring_item, ring_code, ring_time, count, user, item, code, time):
     count[user] += 1
 
 
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def advance(
     ring_item, ring_code, ring_time, count, head, node_item, node_next, nodes,
     user_B, item_B, code_B, time_B, consumes_B, question_B,
@@ -108,15 +106,17 @@ def advance(
                 consume(head, node_item, node_next, nodes, user, item)
 
 
-@njit(**LOCAL)
-def windows(ring_item, ring_code, ring_time, count, head, node_item, node_next, user_Q, out_item, out_code, out_time, out_mask):
+@njit(cache=True, nogil=True)
+def windows(
+    ring_item, ring_code, ring_time, count, head, node_item, node_next, user_Q, out_item, out_code, out_time, out_mask,
+):  # fmt: skip
     """Histories and consumed masks of users as they are now."""
     for q in range(user_Q.shape[0]):
         emit(ring_item, ring_code, ring_time, count, user_Q[q], q, out_item, out_code, out_time)
         ban_consumed(head, node_item, node_next, user_Q[q], out_mask[q])
 
 
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def _bump(neighbour, filled, value, i, j, channel, amount):
     """Add to one channel of the pair (i, j) in row i's bounded list, evicting its weakest pair when full."""
     n = filled[i]
@@ -143,7 +143,7 @@ def _bump(neighbour, filled, value, i, j, channel, amount):
     return slot
 
 
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def count_pairs(
     neighbour, filled, value, item_B, liked_B, learn_B, hist_item, hist_code, power, gain,
 ):  # fmt: skip
@@ -184,7 +184,7 @@ def count_pairs(
                 value[i, s, 4] += power[4, lag]
 
 
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def score_pairs(neighbour, filled, value, hist_item, hist_code, channel_S, decay_SL, reach_S, from_SI, out_QIS):
     """out[q, j, s] = sum over lags of decay[s, lag] * liking * value[i, j, channel[s]] * from[s, i].
 
@@ -208,7 +208,7 @@ def score_pairs(neighbour, filled, value, hist_item, hist_code, channel_S, decay
                     out_QIS[q, j, m] += weight[m] * value[i, s, channel_S[m]]
 
 
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def first_of_equals(score_QI, last_Q1, above_Q, found_QN):
     """Rows whose score is above the last that fits, and of those equal to it the first ones, in row order."""
     wanted = found_QN.shape[1]
@@ -226,7 +226,7 @@ def first_of_equals(score_QI, last_Q1, above_Q, found_QN):
                     break
 
 
-@njit(**LOCAL)
+@njit(cache=True, nogil=True)
 def factorise(user_UD, item_ID, user_B, item_B, weight_B, rate, shrink):
     """Incremental SGD on positives, one pass in order (Vinagre et al. 2014, ISGD)."""
     width = user_UD.shape[1]

@@ -115,7 +115,9 @@ def _reasons(
     return tuple(named)
 
 
-def similar(learner: Learner, rows: Sequence[int], size: int, watermark: int) -> Iterator[tuple[int, list[SimilarItem]]]:
+def similar(
+    learner: Learner, rows: Sequence[int], size: int, watermark: int
+) -> Iterator[tuple[int, list[SimilarItem]]]:
     """The items nearest to each row: co-liked, and by text while few have liked it."""
     items = len(learner.catalogue)
     row_Q = torch.tensor(rows, dtype=torch.int64)

@@ -49,7 +49,7 @@ class Answer(Protocol):
     """A scorer's opinion on a batch of questions."""
 
     def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
-        """[Q, n] rows that the column holds best, best first, and whether each is meant: not banned, not scored zero."""
+        """[Q, n] rows that the column holds best, best first; whether each is meant: not banned, not scored zero."""
         ...
 
     def at(self, rows_QC: Tensor) -> Tensor:

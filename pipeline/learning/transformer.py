@@ -69,6 +69,7 @@ class Dropout:
         self._generator = generator
 
     def __call__(self, x: Tensor) -> Tensor:
+        """`x` with its share zeroed and the rest scaled up; `x` itself where there is no generator (serving)."""
         if self._generator is None or self._share == 0:
             return x
         kept = torch.rand(x.shape, generator=self._generator, device=x.device) >= self._share
@@ -132,7 +133,8 @@ def _attend(weights: Weights, layer: int, x: Tensor, blocked: Tensor, lag_TT: Te
     bias = lag_HTT[None] + weights["page_H"][heads][None, :, None, None] * page[:, None]
     score = query @ key.transpose(2, 3) * (width // HEADS) ** -0.5 + bias
     share = torch.softmax(score.masked_fill(blocked[:, None], -1e9), dim=3)
-    return (share @ value).transpose(1, 2).reshape(questions, size, width) @ weights[f"{layer}.out_DD"]
+    mixed: Tensor = (share @ value).transpose(1, 2).reshape(questions, size, width) @ weights[f"{layer}.out_DD"]
+    return mixed
 
 
 def _long_term(weights: Weights, h: Tensor, blocked: Tensor, lag_TT: Tensor, seen: Tokens) -> Tensor:

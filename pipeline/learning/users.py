@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,7 +41,7 @@ class Users:
         self.node_next = torch.zeros(256, dtype=torch.int32)
         self.nodes = torch.tensor([0, -1], dtype=torch.int64)
 
-    _ROWS = {
+    _ROWS: ClassVar[dict[str, int]] = {
         "item_UL": NO_ITEM, "code_UL": 0, "time_UL": 0, "count_U": 0, "head_U": -1, "last_time_U": 0,
         "segment_UG": -1, "shown_UN": NO_ITEM, "due_U": NEVER, "published_U": -(2**62),
     }  # fmt: skip

@@ -38,7 +38,7 @@ class Lists:
 
 
 def features(score_QCS: Tensor, logarithmic_S: Tensor, present_QC: Tensor) -> Tensor:
-    """[Q, C, 2S]: each column's z-score within its list (of the logarithm, for counts), clipped at 4, then 1 - ln(1 + rank) / 2.5."""
+    """[Q, C, 2S]: each column's z-score within its list (of a count's logarithm), to 4; then 1 - ln(1 + rank) / 2.5."""
     value_QCS = torch.where(logarithmic_S, torch.log(score_QCS.clamp(min=0) + 1e-6), score_QCS)
     there_QC1 = present_QC[:, :, None].float()
     size_Q11 = there_QC1.sum(1, keepdim=True).clamp(min=1)
@@ -46,7 +46,8 @@ def features(score_QCS: Tensor, logarithmic_S: Tensor, present_QC: Tensor) -> Te
     centred_QCS = (value_QCS - mean_Q1S) * there_QC1
     deviation_Q1S = (centred_QCS.square().sum(1, keepdim=True) / size_Q11).sqrt()
     z_QCS = (centred_QCS / (deviation_Q1S + 1e-6)).clamp(-4, 4)
-    ordered = torch.argsort(value_QCS.masked_fill(~present_QC[:, :, None], -torch.inf), dim=1, descending=True, stable=True)
+    value_QCS = value_QCS.masked_fill(~present_QC[:, :, None], -torch.inf)
+    ordered = torch.argsort(value_QCS, dim=1, descending=True, stable=True)
     places = torch.arange(value_QCS.shape[1], dtype=torch.float32)[None, :, None].expand_as(value_QCS)
     rank_QCS = torch.empty_like(value_QCS).scatter_(1, ordered, places)
     return torch.cat([z_QCS, (1 - torch.log1p(rank_QCS) / 2.5) * there_QC1], dim=2)
@@ -94,11 +95,12 @@ class DynamicWeights:
     @torch.no_grad()
     def score(self, lists: Lists) -> Tensor:
         """[Q, C] scores from the averaged weights; -inf where no candidate stands."""
-        return self._logits(self.trainer.served, lists).masked_fill(~lists.present_QC.to(self._device), -torch.inf).cpu()
+        score_QC = self._logits(self.trainer.served, lists).cpu()
+        return score_QC.masked_fill(~lists.present_QC, -torch.inf)
 
     @torch.no_grad()
     def explain(self, lists: Lists) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights [Q, C, 2S], contributions [Q, C, 2S] and the interaction term [Q, C]: the last two sum to the score."""
+        """Weights and contributions [Q, C, 2S] and the interaction term [Q, C]: the last two sum to the score."""
         weights = self.trainer.served
         weight_QCK = self._linear(weights, lists).cpu()
         return weight_QCK, weight_QCK * lists.feature_QCK, self._interaction(weights, lists).cpu()

@@ -1,0 +1,1 @@
+"""What runs: the loop, the embedder, the metrics page, the command line."""

@@ -1,4 +1,4 @@
-"""`headrace evaluate`: the production step over files, without Kafka: a prequential backtest, or a replay of manifests."""
+"""`headrace evaluate`: the production step over files, without Kafka: a backtest, or a replay of manifests."""
 
 from __future__ import annotations
 
@@ -45,6 +45,9 @@ REPORTED = (
     "n", "hr", "ndcg", "recall", "precision", "f1", "mrr", "auc", "coverage", "last_half_ndcg",
     "new_item_n", "new_item_ndcg", "new_user_n", "new_user_ndcg",
 )  # fmt: skip
+MEASURED = ("events_per_second", "seconds", "peak_rss_mb")
+"""Of the run as a whole, so told of the learner alone; null for its peers."""
+MOST_REFUSED = 100
 NO_CLAMP = 2**60
 EMBEDDED_AT_ONCE = 1024
 
@@ -62,6 +65,8 @@ class Backtest:
     k: int
     progress: Callable[[int, int], None] = lambda done, total: None
     refused: list[str] = field(default_factory=list)
+    refused_lines: int = 0
+    files: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         device = device_of(self.settings.learning.device)
@@ -81,19 +86,23 @@ class Backtest:
         for epoch, part in enumerate(micro_batches(len(event_records), self.settings.learning.micro_batch), 1):
             self.processor.apply(epoch, event_records[part], 0, publish=False)
             self.progress(part.stop, len(event_records))
+        if len(self.processor.learner.users.ids) == 0:
+            raise EvaluationFailed(f"{events}: no usable event; {self.refused[0] if self.refused else 'it is empty'}")
         return self._report(len(event_records), time.perf_counter() - began)
 
     def _dead_letter(self, letter: DeadLetter) -> Output:
-        if len(self.refused) < 100:
-            self.refused.append(f"{letter.record.topic} line {letter.record.offset + 1}: {letter.reason}")
+        self.refused_lines += 1
+        if len(self.refused) < MOST_REFUSED:
+            record = letter.record
+            file = self.files.get(record.topic)
+            where = f"{record.topic}-{record.partition} offset {record.offset}"
+            self.refused.append(f"{f'{file} line {record.offset + 1}' if file else where}: {letter.reason}")
         return dead_letter_output(letter)
 
     def _records(self, path: Path, kind: str) -> list[Record]:
         topic = self.settings.topic(kind)
-        try:
-            lines = list(read_jsonl(path))
-        except (OSError, EOFError, ValueError) as error:
-            raise EvaluationFailed(f"{path}: {error}") from None
+        self.files[topic] = str(path)
+        lines = list(read_jsonl(path))
         return [Record(topic, 0, number - 1, NO_CLAMP, None, line) for number, line in lines]
 
     def _time(self, record: Record) -> int:
@@ -141,13 +150,20 @@ class Backtest:
         size = int(self.processor.learner.catalogue.described_I.sum()) or len(self.processor.learner.catalogue)
         learners = {}
         for name, found in self.processor.prequential.report(size).items():
-            learners[name] = {key: found[key] for key in REPORTED}
+            learners[name] = {key: found[key] for key in REPORTED} | dict.fromkeys(MEASURED)
         learners["headrace"] |= {
             "events_per_second": events / seconds if seconds else None,
             "seconds": seconds,
             "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
-        return {"k": self.k, "events": events, "items": size, "refused": self.refused, "learners": learners}
+        return {
+            "k": self.k,
+            "events": events,
+            "items": size,
+            "refused_lines": self.refused_lines,
+            "refused": self.refused,
+            "learners": learners,
+        }
 
 
 def replay_plan(
@@ -205,18 +221,15 @@ def _read_plan(plan: Sequence[Path]) -> tuple[list[Manifest], list[Record]]:
     manifests: list[Manifest] = []
     records: list[Record] = []
     for path in plan:
-        try:
-            for number, line in read_jsonl(path):
-                try:
-                    found = read_dumped(line)
-                except ValueError as error:
-                    raise EvaluationFailed(f"{path} line {number}: {error}") from None
-                if isinstance(found, Manifest):
-                    manifests.append(found)
-                else:
-                    records.append(found)
-        except (OSError, EOFError) as error:
-            raise EvaluationFailed(f"{path}: {error}") from None
+        for number, line in read_jsonl(path):
+            try:
+                found = read_dumped(line)
+            except ValueError as error:
+                raise EvaluationFailed(f"{path} line {number}: {error}") from None
+            if isinstance(found, Manifest):
+                manifests.append(found)
+            else:
+                records.append(found)
     return manifests, records
 
 

@@ -61,7 +61,7 @@ def service_threads() -> int:
 
 
 def fix_threads(settings: Settings, device: torch.device, unset: int) -> int:
-    """Fix the number of threads (`unset` where the settings name none) and ask torch for determinism: results depend on both."""
+    """Fix the threads (`unset` where the settings name none) and ask torch for determinism: results depend on both."""
     threads = settings.learning.threads or unset
     torch.set_num_threads(threads)
     if device.type == "cuda":
@@ -171,7 +171,9 @@ def _warm(settings: Settings, embedder: Embedder) -> None:
         source.close()
 
 
-def supervised(name: str, work: Callable[[], None], stop: threading.Event, failures: list[BaseException]) -> threading.Thread:
+def supervised(
+    name: str, work: Callable[[], None], stop: threading.Event, failures: list[BaseException]
+) -> threading.Thread:
     """Run `work` in a thread; whatever ends it stops everything, and an error is kept."""
 
     def run() -> None:

@@ -66,7 +66,7 @@ def run_demo(kind: str, keep: bool, stop: threading.Event, say: Say) -> None:
         _summary(port, len(items), watched, latencies, say)
         _one_event(settings, events, titles, watched, say)
         if keep and not stop.is_set():
-            say(f"\nKept running: Kafka at {broker.bootstrap}, namespace demo, metrics on http://127.0.0.1:{port}/metrics")
+            say(f"\nKept running: Kafka at {broker.bootstrap}, namespace demo; http://127.0.0.1:{port}/metrics")
             say("Ctrl-C ends it.")
             stop.wait()
 
@@ -137,7 +137,8 @@ def _history(
     from tqdm import tqdm
 
     publish(settings.kafka.bootstrap, settings.topic("items"), items, "item_id")
-    _until(lambda: _value(port, "headrace_texts_embedded_total") >= 0.9 * len(items), START_S, stop, "embedding the items")
+    embedded = 0.9 * len(items)
+    _until(lambda: _value(port, "headrace_texts_embedded_total") >= embedded, START_S, stop, "embedding the items")
     began = time.monotonic()
     publish(settings.kafka.bootstrap, settings.topic("events"), events, "user_id")
     with tqdm(total=len(events), desc="learning", unit=" events", disable=not sys.stderr.isatty(), leave=False) as bar:
@@ -184,7 +185,8 @@ def _summary(port: int, items: int, watched: Watched, latencies: list[float], sa
         say(f"event → list  p50 {p50:.0f} ms, p99 {p99:.0f} ms over {len(latencies)} lists at {LIVE_RATE:.0f} events/s")
     scores = {name: _quality(port, name) for name in ("headrace", "popularity", "item-item")}
     told = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
-    say(f"nDCG@10       {told}  (each like predicted before it was learned: {_value(port, 'headrace_predictions'):.0f})")
+    likes = _value(port, "headrace_predictions")
+    say(f"nDCG@10       {told}  ({likes:.0f} likes, each predicted before it was learned)")
 
 
 def _one_event(
@@ -204,7 +206,8 @@ def _one_event(
             raise DemoFailed("no list came back for one more event")
         time.sleep(0.005)
     after = watched.newest[user]
-    say(f"\nUser {user} rates {titles[liked]} 5 of 5; the list before, and {1000 * (watched.arrived['one-more'] - began):.0f} ms later:\n")
+    took = 1000 * (watched.arrived["one-more"] - began)
+    say(f"\nUser {user} rates {titles[liked]} 5 of 5; the list before, and {took:.0f} ms later:\n")
     was = {row.item_id: place for place, row in enumerate(before.items, 1)}
     for place in range(min(SHOWN, max(len(before.items), len(after.items)))):
         old = titles[before.items[place].item_id] if place < len(before.items) else ""

@@ -34,8 +34,7 @@ from pipeline.messages import (
     Vector,
     encode,
 )
-from pipeline.ports import Decoder, Encoder, Sink
-from pipeline.ports import Source as RecordSource
+from pipeline.ports import Decoder, Encoder, Sink, Stream
 from pipeline.settings import Settings
 
 PROVIDED = "provided"
@@ -103,7 +102,7 @@ class Embedder:
         """Texts answered from the cache."""
         return self._cache.hits
 
-    def run(self, source: RecordSource, sink: Sink, stop: threading.Event) -> None:
+    def run(self, source: Stream, sink: Sink, stop: threading.Event) -> None:
         """Embed until `stop` is set; `source` stands at its positions and `sink` is started.
 
         Raises what the source and the sink raise (`Fenced`, `CommitUnknown`, `LogGap`).
@@ -129,14 +128,14 @@ class Embedder:
         if uncommitted:
             sink.commit([], None, source.positions())
 
-    def _after_rebalance(self, source: RecordSource, before: set[int]) -> set[int]:
+    def _after_rebalance(self, source: Stream, before: set[int]) -> set[int]:
         """The partitions held now. Of those gained another embedder may have written newer vectors."""
         now = self._item_partitions(source)
         if gained := now - before:
             self._standing.drop_partitions(gained)
         return now
 
-    def _item_partitions(self, source: RecordSource) -> set[int]:
+    def _item_partitions(self, source: Stream) -> set[int]:
         return {place.partition for place in source.positions() if place.topic == self._items}
 
     def _next_size(self, size: int, polled: int, seconds: float) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from pipeline.epochs.processor import Applied, Processor
 from pipeline.messages import Record, TopicPartition
@@ -12,6 +14,13 @@ from pipeline.runtime.embedder import Embedder
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 OUTCOMES = ("trained", "duplicate", "late", "erased", "dead_lettered", "skipped")
+
+
+EMBEDDER_COUNTERS = (
+    ("headrace_texts_embedded", "Texts that went through the encoder", "texts_embedded"),
+    ("headrace_embedding_cache_hits", "Texts answered from the cache", "cache_hits"),
+    ("headrace_embedder_dead_letters", "Records that could not be embedded", "dead_lettered"),
+)
 
 
 class LearnerMetrics:
@@ -41,7 +50,9 @@ class LearnerMetrics:
         self.epoch = Gauge("headrace_epoch", "Last committed epoch", registry=registry)
         self.watermark = Gauge("headrace_watermark_seconds", "Event time reached, Unix seconds", registry=registry)
         self.rows = Gauge("headrace_state_rows", "Rows of state", ["of"], registry=registry)
-        self.state_bytes = Gauge("headrace_state_bytes", "Bytes of state", registry=registry)
+        self.state_bytes = Gauge("headrace_state_bytes", "Bytes of state, at the last snapshot", registry=registry)
+        self.drifts = Counter("headrace_drifts", "Drifts seen in the prequential error", registry=registry)
+        self._drifts = 0
         self.snapshot_bytes = Gauge("headrace_snapshot_bytes", "Size of the last snapshot", registry=registry)
         self.snapshot_seconds = Gauge("headrace_snapshot_seconds", "Time the last snapshot took", registry=registry)
         self.snapshot_time = Gauge(
@@ -102,21 +113,24 @@ class LearnerMetrics:
                 self.quality.labels(name, metric, "rolling").set(board.rolling[name, metric].mean())
         weights = processor.learner.weights.trainer.served["base_K"].cpu()
         columns = processor.learner.columns
-        for column, z_weight, rank_weight in zip(columns, weights[: len(columns)], weights[len(columns) :], strict=True):
-            self.weight.labels(column.name).set(float(z_weight + rank_weight))
-        self.state_bytes.set(sum(t.numel() * t.element_size() for t in processor.state().values()))
+        for column, by_score, by_rank in zip(columns, weights[: len(columns)], weights[len(columns) :], strict=True):
+            self.weight.labels(column.name).set(float(by_score + by_rank))
+        self.drifts.inc(max(board.drifts - self._drifts, 0))
+        self._drifts = board.drifts
 
 
-class EmbedderMetrics:
-    """The embedder's metrics; they read its own counters."""
+class EmbedderMetrics(Collector):
+    """The embedder's counters, read from it whenever somebody asks; 0 until there is one."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.texts = Gauge("headrace_texts_embedded_total", "Texts that went through the encoder", registry=registry)
-        self.hits = Gauge("headrace_embedding_cache_hits", "Texts answered from the cache", registry=registry)
-        self.dead = Gauge("headrace_embedder_dead_letters", "Records that could not be embedded", registry=registry)
+        self._embedder: Embedder | None = None
+        registry.register(self)
 
     def watch(self, embedder: Embedder) -> None:
-        """Read this embedder's counters whenever somebody asks."""
-        self.texts.set_function(lambda: embedder.texts_embedded)
-        self.hits.set_function(lambda: embedder.cache_hits)
-        self.dead.set_function(lambda: embedder.dead_lettered)
+        """From now on read this embedder's counters."""
+        self._embedder = embedder
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """The counters as they are now."""
+        for name, text, attribute in EMBEDDER_COUNTERS:
+            yield CounterMetricFamily(name, text, value=getattr(self._embedder, attribute, 0))

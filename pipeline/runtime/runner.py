@@ -157,9 +157,13 @@ class Runner:
             if done == total or done % 100 == 0:
                 log.info("replayed %d of %d epochs in %.1f s", done, total, time.monotonic() - began)
 
+        def stand(standing: Standing) -> None:
+            # A claim that is fenced is asked about too: only a claim newer than this one's log ends us.
+            self.standing = standing
+
         return recover(
             source, sink, parts.snapshots, parts.make_processor, parts.who, parts.clock,
-            accept_gap=accept_gap, on_progress=progress,
+            accept_gap=accept_gap, on_standing=stand, on_progress=progress,
         )  # fmt: skip
 
     def _seek(self, source: Source) -> None:

@@ -26,19 +26,20 @@ def serve(
     on_ready: Callable[[int], None] = lambda port: None,
 ) -> None:
     """Run until `stop`; raises what ended a stage. `on_ready` hears the metrics port."""
-    prepare_topics(settings)
     registry, health = CollectorRegistry(), Health()
     failures: list[BaseException] = []
     threads: list[threading.Thread] = []
     server = HttpServer(application(registry, health), settings.metrics.host, settings.metrics.port)
     try:
         log.info("metrics on http://%s:%d/metrics", settings.metrics.host, server.port)
+        prepare_topics(settings)
         if stage != "embedder":
             runner = learner_runner(settings, registry, health, accept_gap=accept_gap)
             threads.append(supervised("learner", lambda: runner.run(stop), stop, failures))
         if stage != "learner":
             if stage == "embedder":
                 health.ready.set()
+                log.info("ready: embedding items and the texts of events")
             embedding = EmbedderMetrics(registry)
             threads.append(supervised("embedder", lambda: run_embedder(settings, embedding, stop), stop, failures))
         on_ready(server.port)
@@ -52,3 +53,4 @@ def serve(
         server.close()
     if failures:
         raise failures[0]
+    log.info("stopped")

@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from pipeline.runtime.runner import Health
+from pipeline.settings import SettingsError
 
 STALLED_S = 60.0
 INDEX = """Headrace
@@ -24,7 +25,7 @@ INDEX = """Headrace
 """
 
 
-class ServingFailed(RuntimeError):
+class ServingFailed(SettingsError):
     """The metrics address cannot be listened on."""
 
 
@@ -62,11 +63,13 @@ class HttpServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
+            self._socket.listen()
         except OSError as error:
             self._socket.close()
-            raise ServingFailed(f"metrics.host, metrics.port: cannot listen on {host}:{port}: {error.strerror}") from None
+            said = f"cannot listen on {host}:{port}: {error.strerror}"
+            raise ServingFailed(f"metrics.port, metrics.host: {said}; another port, or 0 for a free one, would do") from None
         self.port: int = self._socket.getsockname()[1]
-        config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False)
+        config = uvicorn.Config(app, log_config=None, log_level="warning", lifespan="off", access_log=False)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
         self._thread.start()

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class SnapshotWriter:
-    """At most one snapshot is being written at a time; a failure is logged and counted, and the next one tries again."""
+    """At most one snapshot is being written at a time; a failure is logged and counted, the next one tries again."""
 
     def __init__(self, store: SnapshotStore, interval_s: float, metrics: LearnerMetrics, clock: Clock) -> None:
         self._store = store
@@ -51,6 +51,8 @@ class SnapshotWriter:
 
     def _save(self, standing: Standing, tensors: dict[str, Tensor]) -> None:
         began = time.monotonic()
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        self._metrics.state_bytes.set(size)
         try:
             self._store.save(standing.epoch, standing.header(), tensors)
         except OSError as error:
@@ -58,6 +60,6 @@ class SnapshotWriter:
             log.warning("snapshot of epoch %d could not be written: %s", standing.epoch, error)
             return
         self._written = standing.epoch
-        self._metrics.snapshot_bytes.set(sum(t.numel() * t.element_size() for t in tensors.values()))
+        self._metrics.snapshot_bytes.set(size)
         self._metrics.snapshot_seconds.set(time.monotonic() - began)
         self._metrics.snapshot_time.set(self._clock.now_ms() / 1000)

@@ -1,0 +1,1 @@
+"""One scorer a file, all behind `pipeline.learning.scorer.Scorer`."""

@@ -178,7 +178,8 @@ class Interest:
         if items <= EXACT_SOFTMAX:
             return torch.arange(items)
         sampled = torch.randint(0, items, (SAMPLED,), generator=generator)
-        return torch.unique(torch.cat([target, sampled]))
+        compared: Tensor = torch.unique(torch.cat([target, sampled]))
+        return compared
 
     def _logits(self, u_ND: Tensor, rows: Tensor) -> Tensor:
         weights, items = self.trainer.live, len(self._catalogue)
@@ -201,7 +202,7 @@ class Interest:
 
 
 def _already_consumed(whole: Tokens, picked: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Which compared rows each picked target's user had consumed by then [N, R], and the target's place among them [N]."""
+    """Which compared rows each target's user had consumed by then [N, R], and the target's place among them [N]."""
     length = whole.item_QT.shape[1]
     window, place = picked // length, picked % length
     earlier = torch.arange(length)[None, :] < place[:, None]

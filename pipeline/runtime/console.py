@@ -1,0 +1,117 @@
+"""How the command line speaks: errors in one line with an exit code, progress, signals, the report of a backtest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from pipeline.settings_reading import SettingsError
+
+NOISY = ("kafka", "transformers", "numba", "asyncio")
+SHOWN_REFUSALS = 10
+
+
+class UsageError(ValueError):
+    """Arguments that do not fit together; exit 2."""
+
+
+class Stop(threading.Event):
+    """Set by SIGTERM and SIGINT; a second SIGINT is a KeyboardInterrupt at once."""
+
+    def __init__(self) -> None:
+        """Takes both signals over; only in the main thread."""
+        super().__init__()
+        self._interrupted = False
+        signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, self._handle)
+
+    def raise_if_interrupted(self) -> None:
+        """KeyboardInterrupt, after a tidy end, where it was SIGINT that asked for it."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: object) -> None:
+        if number == signal.SIGINT:
+            if self.is_set():
+                raise KeyboardInterrupt
+            self._interrupted = True
+        self.set()
+
+
+@contextmanager
+def telling(debug: bool, quiet: bool = False) -> Iterator[None]:
+    """Set logging up, and turn errors into one line and an exit code: 1, 2 for usage and settings, 130 interrupted."""
+    level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for noisy in NOISY:
+        logging.getLogger(noisy).setLevel(logging.INFO if debug else logging.CRITICAL)
+    try:
+        yield
+    except (SettingsError, UsageError) as error:
+        _fail(error, 2, debug)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:
+        _fail(error, 1, debug)
+
+
+def _fail(error: Exception, code: int, debug: bool) -> None:
+    if debug:
+        logging.getLogger(__name__).exception("failed")
+    told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    print(f"headrace: {' '.join(told.split()) or type(error).__name__}", file=sys.stderr)
+    raise SystemExit(code) from None
+
+
+@contextmanager
+def progress(label: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on a terminal, a plain line now and then otherwise."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    with tqdm(desc=label, unit=f" {unit}", disable=not terminal, leave=False) as bar:
+        told = 0
+
+        def advance(done: int, total: int | None) -> None:
+            nonlocal told
+            if total is not None:
+                bar.total = total
+            bar.update(done - bar.n)
+            if not terminal and done - told >= max((total or 0) // 10, 10_000):
+                told = done
+                print(f"{label}: {done}{f' of {total}' if total else ''} {unit}", file=sys.stderr)
+
+        yield advance
+
+
+def print_report(found: dict[str, Any], k: int) -> None:
+    """The table of a backtest, a line for each learner, and what was refused."""
+    columns = ("n", "ndcg", "hr", "mrr", "auc", "coverage", "last_half_ndcg", "new_item_ndcg", "new_user_ndcg")
+    typer.echo(f"{'':12}" + "".join(f"{name if name not in ('ndcg', 'hr') else f'{name}@{k}':>16}" for name in columns))
+    for learner, metrics in found["learners"].items():
+        typer.echo(f"{learner:12}" + "".join(_cell(metrics[name]) for name in columns))
+    speed = found["learners"]["headrace"]["events_per_second"]
+    typer.echo(f"{found['events']} events" + (f" at {speed:.0f} events/s" if speed else ""))
+    for line in found["refused"][:SHOWN_REFUSALS]:
+        typer.echo(f"refused: {line}", err=True)
+    if found["refused_lines"] > SHOWN_REFUSALS:
+        typer.echo(f"refused: {found['refused_lines']} lines in all", err=True)
+    if "epochs" in found:
+        typer.echo(
+            f"{found['epochs']} manifests replayed; digests and counts equal; state {found['state_digest'][:16]}"
+        )
+
+
+def _cell(value: float | int | None) -> str:
+    return f"{'–' if value is None else value if isinstance(value, int) else format(value, '.4f'):>16}"
