@@ -66,8 +66,9 @@ class HttpServer:
             self._socket.listen()
         except OSError as error:
             self._socket.close()
-            said = f"cannot listen on {host}:{port}: {error.strerror}"
-            raise ServingFailed(f"metrics.port, metrics.host: {said}; another port, or 0 for a free one, would do") from None
+            raise ServingFailed(
+                f"metrics.port, metrics.host: cannot listen on {host}:{port}: {error.strerror}; port 0 takes a free one"
+            ) from None
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(app, log_config=None, log_level="warning", lifespan="off", access_log=False)
         self._server = uvicorn.Server(config)
