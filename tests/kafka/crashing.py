@@ -1,0 +1,121 @@
+"""What the crash test and `make chaos` share: a world with traffic, waiting until all is read, and the judgement."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from oracle import Report
+from service import ROOT, Service, environment, small_settings, write_settings
+from traffic import Traffic
+
+from pipeline.settings import Settings, load_settings
+from producers.kafka_topics import create_topics
+
+QUIET_S = 3.0
+STOP_S = 10.0
+
+
+@dataclass
+class World:
+    """A namespace on a broker, with its settings, a folder and a log of all lives."""
+
+    bootstrap: str
+    folder: Path
+    config: Path
+    settings: Settings
+
+    @classmethod
+    def make(cls, bootstrap: str, namespace: str, folder: Path, **changed: dict[str, Any]) -> World:
+        """Topics made, nothing running."""
+        folder.mkdir(parents=True, exist_ok=True)
+        keys = small_settings(bootstrap, namespace, folder / "snapshots", **changed)
+        config = write_settings(folder / "headrace.yaml", keys)
+        settings = load_settings(config, environment={})
+        create_topics(bootstrap, settings)
+        return cls(bootstrap, folder, config, settings)
+
+    @property
+    def log(self) -> Path:
+        """What every life has said."""
+        return self.folder / "headrace.log"
+
+    @property
+    def snapshots(self) -> Path:
+        """Where the learner keeps its snapshots."""
+        return self.folder / "snapshots" / f"{self.settings.namespace}.{self.settings.instance}"
+
+    def run(self, *arguments: str) -> Service:
+        """A new life."""
+        return Service(self.config, self.log, *arguments)
+
+    def traffic(self, events: int, per_second: float, seed: int) -> Traffic:
+        """Items now, events from now on."""
+        return Traffic(self.bootstrap, self.settings, events, per_second, seed)
+
+    def replayed(self) -> int:
+        """How many epochs all lives together had to replay, by what they said."""
+        return sum(map(int, re.findall(r"then (\d+) epochs to replay", self.log.read_text("utf-8", "replace"))))
+
+    def finish(self, service: Service, timeout_s: float = 120) -> Report:
+        """Let it read everything, ask it to stop, and judge."""
+        service.wait_ready()
+        wait_until_read(self, service, timeout_s)
+        code = service.stop_within(STOP_S)
+        assert code == 0, f"exit {code} after SIGTERM:\n{service.said}"
+        return self.judge()
+
+    def judge(self) -> Report:
+        """The oracle, in a process of its own."""
+        command = [sys.executable, str(Path(__file__).with_name("oracle.py")), self.bootstrap, str(self.config)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
+        assert done.returncode == 0, f"{done.stderr[-4000:]}\n{self.log.read_text('utf-8', 'replace')[-4000:]}"
+        return Report(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def wait_until_read(world: World, service: Service, timeout_s: float) -> None:
+    """Until the embedder has read all events and items, the learner has no lag, and no epoch came for a while."""
+    inputs = [world.settings.topic(kind) for kind in ("events", "items")]
+    consumer = KafkaConsumer(
+        bootstrap_servers=world.bootstrap, group_id=f"{world.settings.namespace}.embedder", enable_auto_commit=False
+    )
+    try:
+        deadline, quiet_since, epoch = time.monotonic() + timeout_s, time.monotonic(), -1.0
+        while time.monotonic() - quiet_since < QUIET_S:
+            assert time.monotonic() < deadline, f"not all is read after {timeout_s} s: {lags(service)}\n{service.said}"
+            assert service.process.poll() is None, f"it ended:\n{service.said}"
+            metrics = service.metrics()
+            embedded = all(_read(consumer, topic) for topic in inputs)
+            lagging = any(lags(service).values()) or not metrics
+            if not embedded or lagging or metrics["headrace_epoch"] != epoch:
+                quiet_since, epoch = time.monotonic(), metrics.get("headrace_epoch", -1.0)
+            time.sleep(0.2)
+    finally:
+        consumer.close(autocommit=False)
+
+
+def lags(service: Service) -> dict[str, float]:
+    """Records not yet read, by topic."""
+    return {name: value for name, value in service.metrics().items() if name.startswith("headrace_lag_records")}
+
+
+def _read(consumer: KafkaConsumer, topic: str) -> bool:
+    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+    ends = consumer.end_offsets(partitions)
+    return all((consumer.committed(tp) or 0) >= end for tp, end in ends.items())
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Raises AssertionError where it does not come true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not after {timeout_s} s"
+        time.sleep(0.1)

@@ -1,0 +1,51 @@
+"""Twenty SIGKILLs at random moments, start-up and recovery too: no event is lost or doubled, and replay is equal."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from crashing import World
+from service import Service
+
+from pipeline.runtime.broker import Broker
+
+KILLS = int(os.environ.get("HEADRACE_TEST_KILLS", "20"))
+SEED = int(os.environ.get("HEADRACE_TEST_SEED", "3"))
+
+
+def live_and_die(world: World, chance: random.Random) -> Service:
+    """One life: two in five end while Python loads, or while the log is replayed; the others a bit later."""
+    with world.run() as service:
+        if chance.random() < 0.4:
+            time.sleep(chance.uniform(0.5, 7))
+        else:
+            service.wait_ready()
+            time.sleep(chance.uniform(0, 3))
+        service.kill()
+    return service
+
+
+@pytest.mark.timeout(600)
+def test_kills_lose_nothing_and_double_nothing(broker: Broker, namespace: str, tmp_path: Path) -> None:
+    world = World.make(broker.bootstrap, namespace, tmp_path)
+    chance = random.Random(SEED)
+    traffic = world.traffic(events=6000, per_second=30, seed=SEED)
+    ready = 0
+    try:
+        for _ in range(KILLS):
+            ready += live_and_die(world, chance).said.count("epochs to replay") > 0
+    finally:
+        traffic.finish()
+    with world.run() as last:
+        report = world.finish(last)
+    print(f"{KILLS} kills, {ready} of them after recovery began, {world.replayed()} epochs replayed: {report}")
+    assert report.events > 50 * KILLS
+    assert report.claims > KILLS // 4
+    assert report.epochs > report.claims
+    assert report.lists > 20 * KILLS
+    assert min(report.counts["trained"], report.counts["duplicate"], report.tombstones) > 0
+    assert report.dead_letters > report.counts["dead_lettered"] > 0, "items were dead-lettered too"
