@@ -207,9 +207,7 @@ class KafkaSink:
         }
         producer.send_offsets_to_transaction(offsets, membership)
 
-    def _read_manifests(
-        self, consumer: KafkaConsumer, epochs: KafkaPartition, start: int
-    ) -> Iterator[Manifest]:
+    def _read_manifests(self, consumer: KafkaConsumer, epochs: KafkaPartition, start: int) -> Iterator[Manifest]:
         decode = msgspec.json.Decoder(Manifest).decode
         consumer.assign([epochs])
         stop = consumer.end_offsets([epochs])[epochs]
@@ -221,9 +219,7 @@ class KafkaSink:
                 try:
                     yield decode(record.value or b"")
                 except msgspec.DecodeError as error:
-                    raise LogGap(
-                        f"{epochs.topic}-{epochs.partition} offset {record.offset}: {error}"
-                    ) from None
+                    raise LogGap(f"{epochs.topic}-{epochs.partition} offset {record.offset}: {error}") from None
 
     def _started(self) -> KafkaProducer:
         if self._producer is None:

@@ -131,6 +131,12 @@ def test_unknown_keys_are_named_wherever_they_come_from(monkeypatch: pytest.Monk
     assert "did you mean kafka? (by HEADRACE__KAFAK__BOOTSTRAP)" in told(["dump", "--out", "x"], 2)
 
 
+def test_a_device_that_is_not_there_is_a_setting_to_change() -> None:
+    Path("headrace.yaml").write_text("learning: {device: 'cuda:97'}\n")
+    Path("here.jsonl").write_text("{}\n")
+    assert "learning.device: cuda:97 cannot be used here: " in told(["evaluate", "--events", "here.jsonl"], 2)
+
+
 @pytest.mark.parametrize("arguments", [["--nope"], ["nope"], ["publish"], ["run", "--metrics-port", "x"]])
 def test_what_is_no_command_line_at_all_is_exit_2(arguments: list[str]) -> None:
     done = CliRunner().invoke(app, arguments)

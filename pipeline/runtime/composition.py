@@ -27,7 +27,7 @@ from pipeline.ports import CommitUnknown, Encoder
 from pipeline.runtime.embedder import Embedder
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
 from pipeline.runtime.runner import Health, Parts, Runner
-from pipeline.settings import Settings
+from pipeline.settings import Settings, SettingsError
 from producers.dead_letters import dead_letter_output
 from producers.kafka import KafkaSink
 from producers.kafka_topics import create_topics
@@ -49,10 +49,14 @@ class SystemClock:
 
 
 def device_of(wanted: str) -> torch.device:
-    """The device that a setting asks for; `auto` is the GPU where there is one."""
+    """The device that `learning.device` asks for; `auto` is the GPU where there is one. Raises SettingsError."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
+    try:
+        return torch.empty(1, device=wanted).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = str(error).splitlines()[0]
+        raise SettingsError(f"learning.device: {wanted} cannot be used here: {said}") from None
 
 
 def service_threads() -> int:

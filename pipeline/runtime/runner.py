@@ -84,7 +84,7 @@ class Runner:
         self._begun: dict[TopicPartition, int] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Learn until `stop` is set; then finish the epoch, write a snapshot and return. Raises Fenced, RecoveryRefused."""
+        """Learn until `stop` is set, finish the epoch, write a snapshot and return. Raises Fenced, RecoveryRefused."""
         accept_gap = self._parts.accept_gap
         while not stop.is_set():
             source, sink = None, self._parts.make_sink()

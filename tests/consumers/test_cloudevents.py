@@ -45,9 +45,7 @@ def reason(value: bytes, headers: Headers) -> str:
 def binary(**changes: bytes | None) -> Headers:
     headers = {"ce_specversion": b"1.0", "ce_id": b"ce-1", "ce_source": b"/shop", "ce_type": b"purchase"}
     headers |= {"ce_time": b"1970-01-01T00:00:02Z", "content-type": b"application/json"}
-    merged = headers | {
-        name.replace("content_type", "content-type"): given for name, given in changes.items()
-    }
+    merged = headers | {name.replace("content_type", "content-type"): given for name, given in changes.items()}
     return tuple((name, given) for name, given in merged.items() if given is not None)
 
 
@@ -81,9 +79,7 @@ def test_items_and_their_withdrawal(to_kafka: Any) -> None:
     assert by_hand(None, tuple(item.headers.items()), "items") == Tombstone("u")
 
 
-@pytest.mark.parametrize(
-    "content_type", [b"application/json;charset=utf-8", b"Application/Vnd.Shop+JSON", None]
-)
+@pytest.mark.parametrize("content_type", [b"application/json;charset=utf-8", b"Application/Vnd.Shop+JSON", None])
 def test_binary_content_types(content_type: bytes | None) -> None:
     assert by_hand(json.dumps(DATA).encode(), binary(content_type=content_type)) == EXPECTED
 

@@ -37,8 +37,7 @@ def test_even_one_bucket_gives_unit_rows() -> None:
 
 def test_the_same_in_another_process() -> None:
     program = (
-        "from pipeline.encoding.hashing import HashingEncoder as H;"
-        "print(H(64).encode(['stable 稳定']).tobytes().hex())"
+        "from pipeline.encoding.hashing import HashingEncoder as H;print(H(64).encode(['stable 稳定']).tobytes().hex())"
     )
     there = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert there.strip() == HashingEncoder(64).encode(["stable 稳定"]).tobytes().hex()

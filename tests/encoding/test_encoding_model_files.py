@@ -74,9 +74,7 @@ def test_a_transformer_in_its_own_folder_is_one_model(carrier: Path) -> None:
     assert (files.folder, files.pooling) == (folder, "cls")
 
 
-def test_a_hub_id_is_found_in_the_cache_and_nowhere_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_id_is_found_in_the_cache_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*_: object) -> None:
         raise AssertionError("the network was touched")
 
@@ -92,9 +90,7 @@ def test_a_hub_id_is_found_in_the_cache_and_nowhere_else(
         locate("some-org/other")
 
 
-@pytest.mark.parametrize(
-    "name", ["", "no_such_model", "no.such", "a/b/c", "json", "os.path", "../..x", "__main__"]
-)
+@pytest.mark.parametrize("name", ["", "no_such_model", "no.such", "a/b/c", "json", "os.path", "../..x", "__main__"])
 def test_what_is_not_a_model_is_named_in_one_line(name: str) -> None:
     with pytest.raises(UnusableModel) as caught:
         locate(name)
@@ -135,9 +131,7 @@ def test_pooling_that_is_not_offered_is_known_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("at", [0, 8, 50_000, 99_999])
-def test_the_digest_sees_a_changed_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool, at: int
-) -> None:
+def test_the_digest_sees_a_changed_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool, at: int) -> None:
     if not whole:
         monkeypatch.setattr(model_files, "_WHOLE_BYTES", 10)
         monkeypatch.setattr(model_files, "_SAMPLE_BYTES", 1000)

@@ -16,27 +16,21 @@ def test_title_categories_tags_description_in_this_order() -> None:
     assert item_text(item) == "Alien. Horror, Sci-Fi. 1979. In space."
 
 
-@pytest.mark.parametrize(
-    "item", [Item("1"), Item("1", title=" \n", tags=("", "\x00"), attributes={"a": "b"})]
-)
+@pytest.mark.parametrize("item", [Item("1"), Item("1", title=" \n", tags=("", "\x00"), attributes={"a": "b"})])
 def test_an_item_without_text_gives_the_empty_text(item: Item) -> None:
     assert item_text(item) == ""
 
 
 def test_what_changes_often_does_not_change_the_text() -> None:
     item = Item("1", title="Alien")
-    changed = msgspec.structs.replace(
-        item, available=False, expires_at=5, timestamp=9, attributes={"price": 3}
-    )
+    changed = msgspec.structs.replace(item, available=False, expires_at=5, timestamp=9, attributes={"price": 3})
     assert item_text(changed) == item_text(item)
 
 
 def test_composed_and_decomposed_spellings_are_one_text() -> None:
     composed, decomposed = "Amélie", "Ame\u0301lie"
     assert composed != decomposed
-    assert text_hash(item_text(Item("1", title=composed))) == text_hash(
-        item_text(Item("2", title=decomposed))
-    )
+    assert text_hash(item_text(Item("1", title=composed))) == text_hash(item_text(Item("2", title=decomposed)))
 
 
 def test_joined_emoji_and_chinese_survive() -> None:

@@ -128,9 +128,7 @@ def test_minilm_agrees_with_sentence_transformers(minilm: TransformerEncoder, mi
 
 
 def test_minilm_knows_meaning(minilm: TransformerEncoder) -> None:
-    q, near, far = minilm.encode(
-        ["a film about space aliens", "Extraterrestrials attack a starship", "frying pan"]
-    )
+    q, near, far = minilm.encode(["a film about space aliens", "Extraterrestrials attack a starship", "frying pan"])
     assert q @ near > q @ far + 0.2
 
 
@@ -148,9 +146,7 @@ def test_the_gpu_is_chosen_and_agrees(minilm: TransformerEncoder) -> None:
 
 
 @pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken", "mean_sqrt_len_tokens"])
-def test_pooling_is_read_from_what_sentence_transformers_saves(
-    chinese_bert: Path, tmp_path: Path, mode: str
-) -> None:
+def test_pooling_is_read_from_what_sentence_transformers_saves(chinese_bert: Path, tmp_path: Path, mode: str) -> None:
     transformer = modules.Transformer(str(chinese_bert), max_seq_length=20)
     oracle = SentenceTransformer(
         modules=[transformer, modules.Pooling(transformer.get_embedding_dimension(), pooling_mode=mode)],
@@ -163,12 +159,8 @@ def test_pooling_is_read_from_what_sentence_transformers_saves(
     assert cosines(encoder.encode(texts), oracle.encode(texts)).min() > 0.9999
 
 
-@pytest.mark.parametrize(
-    ("key", "pooling"), [("cls_token", "cls"), ("mean_tokens", "mean"), ("lasttoken", "last")]
-)
-def test_pooling_is_read_from_the_older_files_too(
-    chinese_bert: Path, tmp_path: Path, key: str, pooling: str
-) -> None:
+@pytest.mark.parametrize(("key", "pooling"), [("cls_token", "cls"), ("mean_tokens", "mean"), ("lasttoken", "last")])
+def test_pooling_is_read_from_the_older_files_too(chinese_bert: Path, tmp_path: Path, key: str, pooling: str) -> None:
     folder = shutil.copytree(chinese_bert, tmp_path / "model")
     (folder / "1_Pooling").mkdir()
     flags = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False, f"pooling_mode_{key}": True}
@@ -238,9 +230,7 @@ def test_of_an_encoder_decoder_the_encoder_is_used(tmp_path: Path) -> None:
 
 
 def test_an_encoder_that_cannot_stand_alone_is_refused(tmp_path: Path) -> None:
-    config = BartConfig(
-        vocab_size=99, d_model=16, encoder_layers=1, decoder_layers=1, max_position_embeddings=32
-    )
+    config = BartConfig(vocab_size=99, d_model=16, encoder_layers=1, decoder_layers=1, max_position_embeddings=32)
     with pytest.raises(UnusableModel, match="bart model cannot be used alone"):
         fp32(save(tmp_path, BartModel(config), tokenizer(eos_token="</s>")))
 
@@ -271,9 +261,7 @@ def test_identity_follows_the_content_not_the_place(chinese_bert: Path, tmp_path
     assert fp32(copy).identity != identity
 
 
-def test_the_network_is_not_touched(
-    chinese_bert: Path, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_network_is_not_touched(chinese_bert: Path, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touched: list[object] = []
     monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: touched.append(address) or [])
     monkeypatch.setattr(socket.socket, "connect", lambda _, address: touched.append(address))

@@ -128,9 +128,7 @@ def committed_offset(broker: Broker, group: str, topic: str) -> int | None:
 class TestKafka:
     """Apache Kafka, as every exactly-once claim needs it."""
 
-    def test_transactions_hide_aborted_records_and_carry_offsets(
-        self, broker: Broker, namespace: str
-    ) -> None:
+    def test_transactions_hide_aborted_records_and_carry_offsets(self, broker: Broker, namespace: str) -> None:
         create_topic(broker, namespace)
         with transactions(broker, namespace) as producer:
             transact(producer, namespace, [b"a", b"b"], group=namespace)
@@ -319,9 +317,7 @@ class TestEnd:
         begin = "broker = start_broker('embedded')\nif os.fork() == 0: time.sleep(20); os._exit(0)"
         with _parent(begin) as (parent, pid, _):
             forked = [
-                child
-                for child in psutil.Process(parent.pid).children()
-                if "supervisor" not in str(child.cmdline())
+                child for child in psutil.Process(parent.pid).children() if "supervisor" not in str(child.cmdline())
             ]
             os.kill(parent.pid, signal.SIGKILL)
             assert gone(pid, 8)
@@ -397,17 +393,13 @@ class TestJars:
         assert maven.leftovers() == []
 
     def test_a_failed_fetch_says_why_and_leaves_nothing(self, tmp_path: Path) -> None:
-        maven = Maven(
-            tmp_path, "mkdir -p $out; echo half > $out/a.jar; echo '[ERROR] no route to host'; exit 1"
-        )
+        maven = Maven(tmp_path, "mkdir -p $out; echo half > $out/a.jar; echo '[ERROR] no route to host'; exit 1")
         with pytest.raises(BrokerUnavailable, match="no route to host"):
             ensure_jars(maven.environment, print)
         assert maven.leftovers() == []
 
     def test_a_fetch_cut_short_leaves_nothing_half_done(self, tmp_path: Path, jars: Path) -> None:
-        maven = Maven(
-            tmp_path, f"mkdir -p $out; cp {jars}/kafka* $out; echo $$ > {tmp_path}/pid; exec sleep 60"
-        )
+        maven = Maven(tmp_path, f"mkdir -p $out; cp {jars}/kafka* $out; echo $$ > {tmp_path}/pid; exec sleep 60")
         begin = f"""
             from pipeline.runtime.broker.jars import ensure_jars
             ensure_jars({maven.environment!r}, lambda line: print(0, 0, flush=True))
@@ -475,9 +467,7 @@ def _parent(begin: str) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
     end = ["print(broker.pid, broker.log.parent, flush=True)", "time.sleep(60)"]
     program = "\n".join([*imports, *lines, *end])
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
         pid, _, data = process.stdout.readline().strip().partition(" ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -22,11 +21,11 @@ class Raw(str):
 
 
 @pytest.fixture
-def topic(broker: Broker, namespace: str) -> Iterator[str]:
+def topic(broker: Broker, namespace: str) -> str:
     name = f"{namespace}.events"
     with closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap)) as admin:
         admin.create_topics({name: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
-    yield name
+    return name
 
 
 def publish(broker: Broker, topic: str, compression: str | None) -> None:

@@ -67,9 +67,7 @@ def everything(broker: Broker, topic: str, at_least: int) -> list[Record]:
         return collect(source.poll, at_least)
 
 
-def collect(
-    poll: Callable[[int, float], Sequence[Record]], at_least: int, within_s: float = 30
-) -> list[Record]:
+def collect(poll: Callable[[int, float], Sequence[Record]], at_least: int, within_s: float = 30) -> list[Record]:
     records: list[Record] = []
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
@@ -128,9 +126,7 @@ def test_the_largest_message_goes_through(broker: Broker, topic: Callable[..., s
     sink.close()
 
 
-def test_a_dead_letter_fits_a_topic_that_has_the_brokers_own_limit(
-    broker: Broker, topic: Callable[..., str]
-) -> None:
+def test_a_dead_letter_fits_a_topic_that_has_the_brokers_own_limit(broker: Broker, topic: Callable[..., str]) -> None:
     read = topic("events")
     topic("events.dlq")
     noise = b"".join(bytes([n * n % 251 for n in range(997)]) for _ in range(2000))
@@ -258,9 +254,7 @@ def test_topics_are_created_once_and_broken_promises_are_told(
     broker: Broker, admin: KafkaAdminClient, namespace: str
 ) -> None:
     settings = Settings(namespace=namespace, kafka=Kafka(bootstrap=broker.bootstrap, partitions=3))
-    admin.create_topics(
-        {settings.topic("events"): {"configs": {"cleanup.policy": "compact"}}}, wait_for_metadata=True
-    )
+    admin.create_topics({settings.topic("events"): {"configs": {"cleanup.policy": "compact"}}}, wait_for_metadata=True)
     warnings = create_topics(broker.bootstrap, settings)
     assert create_topics(broker.bootstrap, settings) == warnings
     assert len(warnings) == 2
@@ -276,9 +270,7 @@ def test_a_published_file_keeps_its_order_within_keys(broker: Broker, topic: Cal
     name = topic("events", 4)
     lines = [b'{"user_id":"u%d","n":%d}' % (n % 7, n) for n in range(2000)]
     heard: list[int] = []
-    report = publish(
-        broker.bootstrap, name, [*lines[:1000], b"nope", *lines[1000:]], "user_id", None, heard.append
-    )
+    report = publish(broker.bootstrap, name, [*lines[:1000], b"nope", *lines[1000:]], "user_id", None, heard.append)
     assert (report.published, report.refused, report.refusals[0].line) == (2000, 1, 1001)
     assert heard == sorted(heard)
     assert heard[-1] == 2000
@@ -289,9 +281,7 @@ def test_a_published_file_keeps_its_order_within_keys(broker: Broker, topic: Cal
         assert len({record.partition for record in mine}) == 1
 
 
-def test_what_does_not_reach_the_log_is_not_reported_as_published(
-    broker: Broker, topic: Callable[..., str]
-) -> None:
+def test_what_does_not_reach_the_log_is_not_reported_as_published(broker: Broker, topic: Callable[..., str]) -> None:
     name = topic("events", max_message_bytes="1000")
     line = b'{"user_id":"u","x":"' + bytes(n * n % 26 + 97 for n in range(9000)) + b'"}'
     with pytest.raises(ConnectionError, match=name):

@@ -47,9 +47,7 @@ def test_a_value_is_cut_to_fit_and_its_length_kept(size: int) -> None:
 
 def test_huge_keys_headers_and_reasons_still_fit() -> None:
     headers = tuple((f"h{n}", b"x" * 100_000) for n in range(8))
-    output = dead_letter_output(
-        letter(key=b"k" * 900_000, value=b"v" * 900_000, headers=headers, reason="r" * 90_000)
-    )
+    output = dead_letter_output(letter(key=b"k" * 900_000, value=b"v" * 900_000, headers=headers, reason="r" * 90_000))
     found = dict(output.headers)
     assert found["headrace.key.length"] == b"900000"
     assert found["headrace.headers.dropped"] == b"6"

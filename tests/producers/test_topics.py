@@ -16,9 +16,7 @@ def test_every_topic_has_a_plan() -> None:
 
 def test_what_is_kept_by_key_is_compacted_and_nothing_else() -> None:
     compacted = {name for name, plan in PLANS.items() if plan.options["cleanup.policy"] == "compact"}
-    assert compacted == {
-        f"n.{kind}.v1" for kind in ("items", "users", "vectors", "recommendations", "similar")
-    }
+    assert compacted == {f"n.{kind}.v1" for kind in ("items", "users", "vectors", "recommendations", "similar")}
 
 
 def test_an_erasure_outlives_the_events_it_erases() -> None:
