@@ -62,7 +62,8 @@ class MemorySink:
         place = TopicPartition(self._epochs_topic, self._epochs_partition)
         if place not in self._log.topic_partitions(self._epochs_topic):
             return
-        records, _ = self._log.read(place, max(self._log.start(place), start), self._log.end(place))
+        end = self._log.end(place)
+        records, _ = self._log.read(place, min(max(self._log.start(place), start), end), end)
         for record in records:
             yield msgspec.json.decode(record.value or b"", type=Manifest)
 

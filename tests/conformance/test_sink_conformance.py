@@ -156,3 +156,15 @@ def test_the_partition_key_chooses_the_partition_where_there_is_one(world: Any, 
     assert sorted(where) == sorted(users)
     assert all(len(partitions) == 1 for partitions in where.values())
     assert len(set.union(*where.values())) > 1
+
+
+def test_manifests_are_read_from_an_offset_on(world: Any, manifest: Manifest) -> None:
+    epochs = world.topic()
+    sink = world.sink("x", epochs)
+    sink.start()
+    written = [replace(manifest, epoch=epoch) for epoch in range(4)]
+    offsets = [sink.commit([], each, {}) for each in written]
+    for n, offset in enumerate(offsets):
+        assert list(sink.manifests(offset)) == written[n:]
+        assert list(sink.manifests(offset + 1)) == written[n + 1 :]
+    assert list(sink.manifests(offsets[-1] + 1000)) == []
