@@ -175,10 +175,10 @@ class TestOnDisk:
     def test_a_full_disk_changes_nothing(self, tmp_path: Path) -> None:
         ran = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True, check=False)
         assert ran.stdout.split() == ["refused", "refused", "saved"], ran.stderr
+        assert not list(tmp_path.glob("*.partial"))
         store = FileSnapshotStore(tmp_path)
         assert store.epochs() == [2, 5]
         assert store.load(2).tensors["n"].tolist() == [2, 2]
-        assert not list(tmp_path.glob("*.partial"))
         store.close()
 
     def test_a_folder_that_vanished_is_an_error_of_the_system(

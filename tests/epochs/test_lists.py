@@ -244,6 +244,21 @@ def test_a_text_joins_the_history_once_whichever_comes_first(shop: Any, order: s
     assert here.apply(vector).users == []
 
 
+def test_a_text_of_before_the_erasure_joins_no_new_history(shop: Any) -> None:
+    here = shop()
+    here.apply(*[here.vector(f"i{n}", f"thing number {n}") for n in range(10)])
+    here.apply(here.event("ann", None, "search", text="number", event_id="q1"), here.text("ann", "q2", "early"))
+    here.now += 1000
+    here.apply(here.erase("ann"))
+    spelled = [name for name, t in here.processor.state().items() if b"ann" in t.detach().numpy().tobytes()]
+    assert spelled == []
+    here.now += 1000
+    assert here.apply(here.event("ann", "i1")).users == ["ann"]
+    assert here.apply(here.text("ann", "q1", "number", at=here.now - 2000)).users == []
+    users = here.processor.learner.users
+    assert users.count_U[users.ids.find("ann")] == 1
+
+
 def test_more_new_items_than_the_arenas_hold_come_without_an_event(shop: Any) -> None:
     here = shop({"similar_size": 5, "trending_size": 5})
     assert "i3" in here.apply(here.event("ann", "i1")).of("ann")
