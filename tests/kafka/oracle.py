@@ -175,9 +175,7 @@ def check_counts(manifests: Sequence[dict[str, Any]], log: Log, events: str) -> 
     assert consumed == held, f"{consumed} events were consumed, the log holds {held}"
 
 
-def check_replay(
-    manifests: Sequence[dict[str, Any]], log: Log, settings: Settings, report: Report
-) -> Processor:
+def check_replay(manifests: Sequence[dict[str, Any]], log: Log, settings: Settings, report: Report) -> Processor:
     """A clean process that replays the ranges reaches the same digests, and the same bytes lie on the topics."""
     decode = JsonDecoder({settings.topic(kind): kind for kind in INPUTS})
     processor = Processor(settings, same_device(manifests), decode, dead_letter_output)
