@@ -16,6 +16,7 @@ from pipeline.settings import Settings
 CLOCK_SKEW_MS = 5 * 60 * 1000
 NO_WATERMARK = -(2**62)
 SLOWEST = 8
+IDENTIFY = "identify"
 
 
 @dataclass(frozen=True)
@@ -180,10 +181,10 @@ def _admit(intake: Intake, happened: Timed, ledger: Ledger) -> None:
         intake.count("erased")
     elif event.event_id and ledger.is_duplicate("event", event.actor, event.event_id, happened.time):
         intake.count("duplicate")
-    elif ledger.is_late(happened.record.partition, happened.time):
+    elif event.event_type != IDENTIFY and ledger.is_late(happened.record.partition, happened.time):
         intake.count("late")
         intake.late.append(happened)
-    elif not (event.item_id or event.items or event.text or event.event_type == "identify"):
+    elif not (event.item_id or event.items or event.text or event.event_type == IDENTIFY):
         intake.count("skipped")
     else:
         intake.events.append(happened)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.epochs.digest import START, StateDigest
-from pipeline.epochs.intake import Intake, Ledger, Timed, take_in
+from pipeline.epochs.intake import IDENTIFY, Intake, Ledger, Timed, take_in
 from pipeline.epochs.joiner import Joined, Joiner
 from pipeline.epochs.publication import Publication
 from pipeline.evaluation.prequential import Prequential
@@ -163,7 +163,7 @@ class Processor:
         self.learner.observe_late([t.event for t in intake.late], [t.time for t in intake.late])
         run: list[Timed] = []
         for happened in intake.events:
-            if happened.event.event_type != "identify":
+            if happened.event.event_type != IDENTIFY:
                 run.append(happened)
                 continue
             losses += self._learn_run(run, touched)

@@ -20,6 +20,8 @@ MATURITIES = 6
 HIDDEN = (32, 16)
 REPLAY = 4096
 REPLAY_BATCH = 64
+NOISE = 1e-4
+"""Of a column that is constant but for rounding, z-scores stay near 0."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def features(score_QCS: Tensor, logarithmic_S: Tensor, present_QC: Tensor) -> Te
     mean_Q1S = (value_QCS * there_QC1).sum(1, keepdim=True) / size_Q11
     centred_QCS = (value_QCS - mean_Q1S) * there_QC1
     deviation_Q1S = (centred_QCS.square().sum(1, keepdim=True) / size_Q11).sqrt()
-    z_QCS = (centred_QCS / (deviation_Q1S + 1e-6)).clamp(-4, 4)
+    z_QCS = (centred_QCS / (deviation_Q1S + NOISE)).clamp(-4, 4)
     value_QCS = value_QCS.masked_fill(~present_QC[:, :, None], -torch.inf)
     ordered = torch.argsort(value_QCS, dim=1, descending=True, stable=True)
     places = torch.arange(value_QCS.shape[1], dtype=torch.float32)[None, :, None].expand_as(value_QCS)

@@ -88,7 +88,8 @@ class Interest:
         self.recent[torch.arange(written, written + len(user_B)) % REPLAY_USERS] = user_B.int()
         self.progress[0] += len(user_B)
         self.credit += self._steps * len(user_B) / 64
-        self.loss = self._step(torch.unique(user_B)[:WINDOWS], newest=True)
+        latest = list(dict.fromkeys(reversed(user_B.tolist())))[:WINDOWS]
+        self.loss = self._step(torch.tensor(latest), newest=True)
         while float(self.credit) >= 1:
             self.credit -= 1
             self.loss = self._step(self._replayed(), newest=False)
