@@ -76,7 +76,7 @@ class Processor:
         intake = take_in(records, self._decode, self.ledger, self.settings.topic("events"))
         publication = Publication(self, epoch, clock)
         before = self.ledger.watermark
-        self._take_items(intake, clock)
+        self._take_items(intake, publication, clock)
         self._take_users(intake, publication)
         self.learner.resize()
         texts = self._take_texts(intake)
@@ -108,7 +108,7 @@ class Processor:
         for part in (self.learner, self.ledger, self.joiner, self.audience, self.segments, self.prequential):
             part.load(tensors)
 
-    def _take_items(self, intake: Intake, clock: int) -> None:
+    def _take_items(self, intake: Intake, publication: Publication, clock: int) -> None:
         catalogue = self.learner.catalogue
         touched, withdrawn = [], []
         for item in intake.items:
@@ -130,6 +130,9 @@ class Processor:
         catalogue.take_vectors(vectors)
         touched += [catalogue.row(vector.item_id) for vector in vectors]
         self.audience.touch_items(torch.tensor(touched, dtype=torch.int64), len(catalogue))
+        for row in dict.fromkeys(withdrawn):
+            if catalogue.is_withdrawn(row) and self.audience.drop_similar(row):
+                publication.withdraw_similar(catalogue.ids.name(row))
 
     def _take_users(self, intake: Intake, publication: Publication) -> None:
         for _, user in intake.users:

@@ -37,6 +37,10 @@ class Publication:
         for name in self._settings.lists:
             self.outputs.append(Output(self._topic, f"{name}:{user_id}".encode(), None, (), user_id.encode()))
 
+    def withdraw_similar(self, item_id: str) -> None:
+        """A tombstone for an item's own item-to-item list."""
+        self.outputs.append(Output(self._similar_topic, item_id.encode(), None))
+
     def publish(self, *, live: bool) -> None:
         """Everything that is due."""
         due = self._of.audience.due(self._clock, live)
@@ -61,7 +65,7 @@ class Publication:
             user_id=user_id,
             request_id=f"{self._epoch:x}-{self._of.ledger.hash(name, user_id) & 0xFFFFFFFFFFFFFFFF:016x}",
             generated_at=now,
-            expires_at=now + int(self._settings.ttl_s * 1000),
+            expires_at=max(now, self._clock) + int(self._settings.ttl_s * 1000),
             model_version=self._version,
             variant=self._settings.variant,
             epoch=self._epoch,
@@ -73,17 +77,19 @@ class Publication:
         self.lists += 1
 
     def _similar(self) -> None:
-        if self._settings.similar_size == 0:
-            return
         learner, watermark = self._of.learner, self._of.ledger.watermark
         rows = self._of.audience.similar_due(self._clock, learner.catalogue.count_I)
+        rows = [row for row in rows if not learner.catalogue.is_withdrawn(row)]
+        if self._settings.similar_size == 0:
+            return
         for row, items in similar(learner, rows, self._settings.similar_size, watermark):
             item_id = learner.catalogue.ids.name(row)
+            self._of.audience.similar_shown(row, [learner.catalogue.ids.find(item.item_id) for item in items])
             message = Similar(item_id, watermark, self._version, self._epoch, tuple(items))
             self.outputs.append(Output(self._similar_topic, item_id.encode(), encode(message)))
 
     def _trending(self) -> None:
-        if self._settings.trending_size == 0 or not self._of.audience.trending_due(self._clock):
+        if not self._of.audience.trending_due(self._clock) or self._settings.trending_size == 0:
             return
         learner, size, watermark = self._of.learner, self._settings.trending_size, self._of.ledger.watermark
         everywhere = learner.popularity.count_HI[TRENDING_HORIZON]

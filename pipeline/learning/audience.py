@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learning.arena import grown
+from pipeline.learning.batch import NO_ITEM
 from pipeline.learning.users import NEVER, Users
 from pipeline.settings import Publishing
 
@@ -13,7 +14,10 @@ AFTER_BACKFILL = NEVER - 1
 """`due_U` of a user touched only by old events: their list waits until the stream is live."""
 
 MAX_LISTS_PER_EPOCH = 4096
-_STATE = ("similar_due_I", "similar_at_I", "trending_at", "live")
+UNPUBLISHED = -(2**62)
+_STATE = (
+    "similar_due_I", "similar_at_I", "similar_stale_I", "similar_IN", "trending_at", "trending_stale", "live",
+)  # fmt: skip
 
 
 class Audience:
@@ -23,8 +27,11 @@ class Audience:
         self._users = users
         self._settings = settings
         self.similar_due_I = torch.zeros(64, dtype=torch.bool)
-        self.similar_at_I = torch.full((64,), -(2**62), dtype=torch.int64)
-        self.trending_at = torch.full((1,), -(2**62), dtype=torch.int64)
+        self.similar_at_I = torch.full((64,), UNPUBLISHED, dtype=torch.int64)
+        self.similar_stale_I = torch.zeros(64, dtype=torch.bool)
+        self.similar_IN = torch.full((64, settings.similar_size), NO_ITEM, dtype=torch.int32)
+        self.trending_at = torch.full((1,), UNPUBLISHED, dtype=torch.int64)
+        self.trending_stale = torch.zeros(1, dtype=torch.bool)
         self.live = torch.zeros(1, dtype=torch.bool)
 
     def is_live(self, newest_ms: int | None, clock: int, *, idle: bool) -> bool:
@@ -48,9 +55,11 @@ class Audience:
         self._users.due_U[users] = torch.minimum(self._users.due_U[users], due)
 
     def withdrawn(self, rows: Tensor, clock: int) -> None:
-        """Items that may no longer be shown: whoever's list shows one is due now."""
+        """Items that may no longer be shown: every list that shows one is due now."""
         if len(rows) == 0:
             return
+        self.trending_stale |= self.trending_at > UNPUBLISHED
+        self.similar_stale_I |= torch.isin(self.similar_IN, rows.to(torch.int32)).any(1)
         hit_U = torch.isin(self._users.shown_UN, rows.to(torch.int32)).any(1)
         self._users.due_U[hit_U] = torch.minimum(self._users.due_U[hit_U], torch.tensor(clock))
 
@@ -66,7 +75,8 @@ class Audience:
 
     def next_due(self) -> int | None:
         """When, by the clock, a list is due without any event; None if none is."""
-        if bool((self._users.due_U == AFTER_BACKFILL).any()):
+        stale = bool(self.trending_stale) or bool(self.similar_stale_I.any())
+        if stale or bool((self._users.due_U == AFTER_BACKFILL).any()):
             return 0
         earliest = int(self._users.due_U.min())
         return None if earliest == NEVER else earliest
@@ -79,24 +89,47 @@ class Audience:
     def touch_items(self, rows: Tensor, items: int) -> None:
         """These items were liked or described: their item-to-item lists may have changed."""
         self.similar_due_I = grown(self.similar_due_I, items)
-        self.similar_at_I = grown(self.similar_at_I, items, -(2**62))
+        self.similar_at_I = grown(self.similar_at_I, items, UNPUBLISHED)
+        self.similar_stale_I = grown(self.similar_stale_I, items)
+        self.similar_IN = grown(self.similar_IN, items, NO_ITEM)
         self.similar_due_I[rows] = True
 
     def similar_due(self, clock: int, count_I: Tensor) -> list[int]:
-        """Items whose item-to-item list is due: the most liked first, each at most once an interval."""
+        """Items whose item-to-item list is due: those that show a withdrawn item, then the most liked.
+
+        The latter are due at most once an interval, and so many an epoch.
+        """
         ready_I = self.similar_due_I & (self.similar_at_I <= clock - int(self._settings.similar_interval_s * 1000))
-        rows = torch.nonzero(ready_I).flatten()
+        rows = torch.nonzero(ready_I & ~self.similar_stale_I).flatten()
         order = torch.argsort(count_I[rows], descending=True, stable=True)[: self._settings.similar_per_epoch]
-        rows = rows[order]
+        rows = torch.cat([torch.nonzero(self.similar_stale_I).flatten(), rows[order]])
         self.similar_due_I[rows] = False
+        self.similar_stale_I[rows] = False
         self.similar_at_I[rows] = clock
         return rows.tolist()
 
+    def similar_shown(self, row: int, rows: list[int]) -> None:
+        """Remember what an item-to-item list shows."""
+        self.similar_IN[row] = NO_ITEM
+        self.similar_IN[row, : len(rows)] = torch.tensor(rows, dtype=torch.int32)
+
+    def drop_similar(self, row: int) -> bool:
+        """An item is withdrawn: it gets no item-to-item list; returns whether it had one."""
+        if row >= len(self.similar_at_I):
+            return False
+        had = int(self.similar_at_I[row]) > UNPUBLISHED
+        self.similar_due_I[row] = self.similar_stale_I[row] = False
+        self.similar_at_I[row] = UNPUBLISHED
+        self.similar_IN[row] = NO_ITEM
+        return had
+
     def trending_due(self, clock: int) -> bool:
         """Whether the trending lists are due; if so they count as published."""
-        if clock < int(self.trending_at) + int(self._settings.trending_interval_s * 1000):
+        waiting = clock < int(self.trending_at) + int(self._settings.trending_interval_s * 1000)
+        if waiting and not bool(self.trending_stale):
             return False
         self.trending_at[0] = clock
+        self.trending_stale[0] = False
         return True
 
     def state(self) -> dict[str, Tensor]:

@@ -105,6 +105,10 @@ class Catalogue:
         self.available_I[row] = False
         return row
 
+    def is_withdrawn(self, row: int) -> bool:
+        """Whether the item's last record was a tombstone."""
+        return not bool(self.described_I[row]) and not bool(self.available_I[row])
+
     def unusable(self, values: NDArray[np.float32], encoder: str) -> str | None:
         """Why a vector cannot join the catalogue; None if it can. The first one decides the width."""
         if len(values) == 0 or not np.isfinite(values).all():

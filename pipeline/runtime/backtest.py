@@ -182,8 +182,12 @@ def replay_plan(
         if path is not None and not any(record.topic == topic for record in records):
             records += _placed(path, topic, kind, backtest.settings.kafka.partitions)
     manifests.sort(key=lambda manifest: manifest.epoch)
-    if manifests:
-        torch.set_num_threads(threads_of(manifests[-1].fingerprint))
+    if not manifests:
+        raise EvaluationFailed(
+            f"no manifest of namespace {backtest.settings.namespace} in {', '.join(map(str, plan))}: "
+            "--namespace names another"
+        )
+    torch.set_num_threads(threads_of(manifests[-1].fingerprint))
     source = DumpSource(records)
     began, events_done = time.perf_counter(), 0
     try:

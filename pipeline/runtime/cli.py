@@ -159,9 +159,10 @@ def evaluate(
     plan: Annotated[
         list[Path] | None, typer.Option(help="Recorded manifests (and dumped records) to replay.", show_default=False)
     ] = None,
-    lists: Annotated[Path | None, _option(help="With --plan: write every published record here.")] = None,
+    lists: Annotated[Path | None, _option(help="With --plan: write what was published here, a line each: topic, key, value, with tabs.")] = None,
     report: Annotated[Path | None, _option(help="Write the report as JSON.")] = None,
     config: ConfigOption = None,
+    namespace: NamespaceOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Prequential backtest without Kafka, by the same step as production: each event is predicted, then learned.
@@ -184,7 +185,7 @@ def evaluate(
         if unknown := set(wanted) - set(ALL_PEERS):
             raise UsageError(f"--peers: unknown {', '.join(sorted(unknown))}; known: {', '.join(ALL_PEERS)}")
         undescribed = {} if items or plan else {"publishing.undescribed": True}
-        settings = _settings(config, None, None, undescribed)
+        settings = _settings(config, None, namespace, undescribed)
         with progress("replaying" if plan else "evaluating", "epochs" if plan else "events") as advance:
             backtest = Backtest(settings, wanted, k, advance)
             if plan:

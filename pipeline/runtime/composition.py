@@ -133,9 +133,12 @@ def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.E
     """Embed until `stop`; after a doubtful commit begin again at the committed positions. Raises Fenced."""
     embedder = Embedder(new_encoder(settings), decoder_of(settings), settings, dead_letter_output)
     metrics.watch(embedder)
-    _warm(settings, embedder)
+    warm = False
     while not stop.is_set():
         try:
+            if not warm:
+                _warm(settings, embedder)
+                warm = True
             _embed(settings, embedder, stop)
         except (CommitUnknown, ConnectionError) as error:
             log.warning("embedder: %s: %s; starting again", type(error).__name__, error)

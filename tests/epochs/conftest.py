@@ -46,6 +46,7 @@ class Published:
     lists: list[Recommendations]
     tombstones: list[str]
     similar: list[Similar]
+    no_similar: list[str]
 
     def of(self, user: str, name: str = "home") -> list[str] | None:
         """The items of one list; None where none was published."""
@@ -145,7 +146,8 @@ def decoded(settings: Settings, applied: Applied) -> Published:
         applied,
         [_list(o) for o in of_lists if o.value is not None],
         [(o.key or b"").decode() for o in of_lists if o.value is None],
-        [msgspec.json.decode(o.value or b"", type=Similar) for o in similar],
+        [msgspec.json.decode(o.value, type=Similar) for o in similar if o.value is not None],
+        [(o.key or b"").decode() for o in similar if o.value is None],
     )
 
 

@@ -307,3 +307,31 @@ def test_item_to_item_lists_hold_what_was_liked_together(shop: Any) -> None:
 def _anonymous(here: Any, visitor: str, item: str | None, event_type: str, **more: Any) -> Any:
     body = {"event_type": event_type, "timestamp": here.now, "anonymous_id": visitor, **more}
     return here.record("events", visitor, json.dumps(body | ({"item_id": item} if item else {})).encode())
+
+
+@pytest.mark.parametrize("hide", ["withdraw", "unavailable"])
+def test_hiding_an_item_refreshes_trending_and_similar_lists_before_their_interval(
+    shop_of: Any, settings_of: Any, hide: str
+) -> None:
+    here = shop_of(settings_of({"trending_interval_s": 1e6, "similar_interval_s": 1e6}))
+    here.apply(*[here.item(f"i{n}", title="a red thing") for n in range(4)])
+    here.apply(*[here.vector(f"i{n}", "a red thing") for n in range(4)])
+    shown = here.apply(*[here.event(user, f"i{n}") for user in ("ann", "bob") for n in range(3)])
+    assert "i1" in shown.of("*", "trending")
+    showing = {made.item_id for made in shown.similar if "i1" in [row.item_id for row in made.items]}
+    assert showing
+    hidden = here.apply(here.withdraw("i1") if hide == "withdraw" else here.item("i1", available=False))
+    assert "i1" not in hidden.of("*", "trending")
+    assert showing <= {made.item_id for made in hidden.similar}
+    assert all("i1" not in [row.item_id for row in made.items] for made in hidden.similar)
+    assert hidden.no_similar == (["i1"] if hide == "withdraw" else [])
+    assert here.processor.pending() is None
+    assert here.apply(here.event("ann", "i2")).of("*", "trending") is None
+
+
+def test_a_list_made_from_an_old_history_is_not_born_expired(shop: Any) -> None:
+    here = shop({"ttl_s": 3600})
+    here.apply(here.event("ann", "i1", at=here.now - 400 * DAY))
+    (late,) = here.apply().lists
+    assert late.generated_at == here.now - 400 * DAY
+    assert late.expires_at == here.now + HOUR
