@@ -25,8 +25,10 @@ What kafka-python 3.0.12 really does, read in its source, and what follows:
   that is done.
 - After a transaction, the next AddPartitionsToTxn is answered ConcurrentTransactions until the markers of
   the last are written; each such answer sleeps retry_backoff_ms, 100 by default: here 5.
-- flush, send_offsets_to_transaction and commit_transaction wait without limit, and that is right: a client
-  that stops waiting for a commit knows less than before. Watch the process, not the call.
+- send_offsets_to_transaction and commit_transaction wait without limit; after a crash of the broker
+  send_offsets_to_transaction was seen to wait for ever. So both are waited for until the coordinator must have
+  ended the transaction one way or the other: then the result is unknown, and recovery finds out. A late EndTxn
+  of the producer left behind is fenced by its successor.
 - close() flushes first, and raises if that takes longer than its timeout, leaving the thread running.
 """
 
@@ -34,6 +36,7 @@ from __future__ import annotations
 
 # kafka-python declares itself typed and is so in part.
 # mypy: disable-error-code="no-untyped-call, no-any-return"
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -51,6 +54,8 @@ from pipeline.messages import MAX_MESSAGE_BYTES, Manifest, Output, encode
 from pipeline.ports import CommitUnknown, Fenced, LogGap, Positions
 
 MAX_REQUEST_BYTES = MAX_MESSAGE_BYTES + (256 << 10)
+ANSWER_S = 15.0
+"""The coordinator looks for transactions past their timeout every 10 s."""
 _FENCING = (ProducerFencedError, InvalidProducerEpochError)
 
 
@@ -124,8 +129,8 @@ class KafkaSink:
             producer.flush()
             for future in futures:
                 at = int(future.get(timeout=0).offset)
-            self._send_positions(producer, positions)
-            producer.commit_transaction()
+            self._within_limit(lambda: self._send_positions(producer, positions))
+            self._within_limit(producer.commit_transaction)
         return at if manifest is not None else -1
 
     def close(self) -> None:
@@ -170,6 +175,27 @@ class KafkaSink:
             "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
             **self._options,
         }
+
+    def _within_limit(self, request: Callable[[], None]) -> None:
+        """Make a request that may never return; by the limit the coordinator has given the transaction up.
+
+        Raises CommitUnknown then, and leaves the thread that waits behind.
+        """
+        failures: list[BaseException] = []
+
+        def make() -> None:
+            try:
+                request()
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=make, name="transaction", daemon=True)
+        thread.start()
+        thread.join(self._timeout_ms / 1000 + ANSWER_S)
+        if thread.is_alive():
+            raise CommitUnknown(f"{self._id}: no answer from the transaction's coordinator")
+        if failures:
+            raise failures[0]
 
     @contextmanager
     def _doubt(self) -> Iterator[None]:
