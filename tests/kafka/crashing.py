@@ -63,7 +63,8 @@ class World:
 
     def replayed(self) -> int:
         """How many epochs all lives together had to replay, by what they said."""
-        return sum(map(int, re.findall(r"then (\d+) epochs to replay", self.log.read_text("utf-8", "replace"))))
+        said = "".join(log.read_text("utf-8", "replace") for log in self.folder.rglob("*.log"))
+        return sum(map(int, re.findall(r"then (\d+) epochs to replay", said)))
 
     def finish(self, service: Service, timeout_s: float = 120) -> Report:
         """Let it read everything, ask it to stop, and judge."""
@@ -77,7 +78,7 @@ class World:
         """The oracle, in a process of its own."""
         command = [sys.executable, str(Path(__file__).with_name("oracle.py")), self.bootstrap, str(self.config)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
-        assert done.returncode == 0, f"{done.stderr[-4000:]}\n{self.log.read_text('utf-8', 'replace')[-4000:]}"
+        assert done.returncode == 0, f"{done.stderr[-4000:]}\nits namespace and logs: {self.folder}"
         return Report(**json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -71,7 +71,9 @@ class Traffic:
         self._thread.start()
 
     def finish(self) -> None:
-        """Stop, and make sure that every record was acknowledged; raises what went wrong."""
+        """Stop, and make sure that every record was acknowledged; raises what went wrong. Idempotent."""
+        if self._stop.is_set():
+            return
         self._stop.set()
         self._thread.join()
         self._producer.flush()
