@@ -159,7 +159,7 @@ def evaluate(
     plan: Annotated[
         list[Path] | None, typer.Option(help="Recorded manifests (and dumped records) to replay.", show_default=False)
     ] = None,
-    lists: Annotated[Path | None, _option(help="With --plan: write what was published here, a line each: topic, key, value, with tabs.")] = None,
+    lists: Annotated[Path | None, _option(help="With --plan: write topic, key, value of each list here.")] = None,
     report: Annotated[Path | None, _option(help="Write the report as JSON.")] = None,
     config: ConfigOption = None,
     namespace: NamespaceOption = None,
