@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from typer.testing import CliRunner
@@ -220,13 +221,24 @@ def test_a_plan_that_is_none_is_named_by_line(tmp_path: Path) -> None:
     assert f"{plan} line 1: neither a dumped record nor a manifest" in told(["evaluate", "--plan", str(plan)], 1)
 
 
+def _wait_until_it_waits(pid: int) -> None:
+    """Until a process has stopped using the processor: its imports are done, it waits for input."""
+    used, deadline = -1.0, time.monotonic() + 90
+    while time.monotonic() < deadline:
+        now = psutil.Process(pid).cpu_times().user
+        if now > 1 and now - used < 0.02:
+            return
+        used = now
+        time.sleep(1.5)
+
+
 def test_evaluate_reads_standard_input_and_ends_at_ctrl_c(tmp_path: Path) -> None:
     with started("evaluate", "--events", "-", "--peers", "none") as process:
         out, err = process.communicate("".join(json.dumps(event(n)) + "\n" for n in range(60)), timeout=90)
         assert (process.returncode, err) == (0, "")
         assert "60 events" in out
     with started("evaluate", "--events", "-", "--peers", "none") as process:
-        time.sleep(8)
+        _wait_until_it_waits(process.pid)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 130

@@ -18,7 +18,7 @@ from pipeline.learning.candidates import FUSION, Answers, candidates
 from pipeline.learning.context import FIXED, context
 from pipeline.learning.ranks import best, pooled_rank, rank_of
 from pipeline.learning.scorer import Column, DenseAnswer
-from pipeline.learning.weights import DynamicWeights, Lists, features, maturity
+from pipeline.learning.weights import NOISE, DynamicWeights, Lists, features, maturity
 
 UNTIMED = hypothesis_settings(deadline=None)
 
@@ -134,7 +134,7 @@ def test_features_are_standardised_among_those_present() -> None:
         for s in range(2):
             x = score_QCS[q, :, s].double().numpy()[there]
             x = np.log(x + 1e-6) if s == 0 else x
-            z = ((x - x.mean()) / (x.std() + 1e-6)).clip(-4, 4)
+            z = ((x - x.mean()) / (x.std() + NOISE)).clip(-4, 4)
             np.testing.assert_allclose(found[q, :, s].numpy()[there], z, atol=1e-4)
             rank = np.argsort(np.argsort(-x, kind="stable"))
             np.testing.assert_allclose(found[q, :, 2 + s].numpy()[there], 1 - np.log1p(rank) / 2.5, atol=1e-5)
