@@ -272,7 +272,10 @@ def main() -> None:
     """Entry point of the console script."""
     # Torch's workers would otherwise spin while they wait, on processors that the broker wants.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    app(prog_name="headrace")
+    try:
+        app(prog_name="headrace")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":
