@@ -12,6 +12,7 @@ demo: $(VENV)/.demo
 	$(BIN)/headrace demo --broker $(BROKER)
 
 test: $(VENV)/.dev
+	$(BIN)/python -m pytest --doctest-modules pipeline consumers producers config
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
