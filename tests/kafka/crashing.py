@@ -91,7 +91,10 @@ def wait_until_read(world: World, service: Service, timeout_s: float) -> None:
     try:
         deadline, quiet_since, epoch = time.monotonic() + timeout_s, time.monotonic(), -1.0
         while time.monotonic() - quiet_since < QUIET_S:
-            assert time.monotonic() < deadline, f"not all is read after {timeout_s} s: {lags(service)}\n{service.said}"
+            assert time.monotonic() < deadline, (
+                f"not all is read after {timeout_s} s: {lags(service)}, embedded: "
+                f"{[_read(consumer, topic) for topic in inputs]}\n{service.stacks()}"
+            )
             assert service.process.poll() is None, f"it ended:\n{service.said}"
             metrics = service.metrics()
             embedded = all(_read(consumer, topic) for topic in inputs)

@@ -62,7 +62,8 @@ class Service:
         """Starts at once; what it says is appended to `log`."""
         self.log = log
         self._before = log.stat().st_size if log.exists() else 0
-        command = [sys.executable, "-m", "pipeline.runtime.cli", "run", "--config", str(config), *arguments]
+        command = [sys.executable, "-X", "faulthandler", "-m", "pipeline.runtime.cli", "run", "--config", str(config)]
+        command += arguments
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT, env=environment()
@@ -98,7 +99,7 @@ class Service:
         deadline = time.monotonic() + timeout_s
         while not self.ready():
             assert self.process.poll() is None, f"headrace run ended with {self.process.returncode}:\n{self.said}"
-            assert time.monotonic() < deadline, f"not ready after {timeout_s} s:\n{self.said}"
+            assert time.monotonic() < deadline, f"not ready after {timeout_s} s:\n{self.stacks()}"
             time.sleep(0.05)
 
     def metrics(self) -> dict[str, float]:
@@ -122,15 +123,21 @@ class Service:
         try:
             return self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"still there {time.monotonic() - began:.1f} s after SIGTERM:\n{self.said}") from None
+            took = time.monotonic() - began
+            raise AssertionError(f"still there {took:.1f} s after SIGTERM:\n{self.stacks()}") from None
+
+    def stacks(self) -> str:
+        """Ends it, and gives what it said, at last where each thread stood."""
+        self.process.send_signal(signal.SIGABRT)
+        self.process.wait(timeout=30)
+        return self.said
 
     def wait(self, timeout_s: float) -> int:
         """The exit code, once it ends by itself."""
         try:
             return self.process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {timeout_s} s:\n{self.said}") from None
+            raise AssertionError(f"still running after {timeout_s} s:\n{self.stacks()}") from None
 
     def __enter__(self) -> Service:
         """Itself."""
