@@ -194,3 +194,14 @@ def _one_thread() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch with one thread and deterministic algorithms, and then as it was."""
+    threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(exact)

@@ -25,15 +25,7 @@ AT_ONCE = 40
 STEPS = 24
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The oracle fixes threads and algorithms for its process; here they are given back."""
-    threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(exact)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def bits(tensor: torch.Tensor) -> tuple[str, list[int], bytes]:
