@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -96,6 +97,12 @@ def prepare_topics(settings: Settings) -> None:
             log.warning("%s", warning)
 
 
+def identity(device: torch.device, threads: int) -> Identity:
+    """This process: a name that no other has, and what its results depend on, this version of Headrace included."""
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return Identity(name, f"headrace-{version('headrace')} {fingerprint(device, threads)}")
+
+
 def learner_runner(
     settings: Settings, registry: CollectorRegistry, health: Health, *, accept_gap: bool = False
 ) -> Runner:
@@ -120,7 +127,7 @@ def learner_runner(
             make_sink=make_sink,
             make_processor=lambda: new_processor(settings, device),
             snapshots=FileSnapshotStore(folder, settings.epochs.snapshots_kept),
-            who=Identity(f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}", fingerprint(device, threads)),
+            who=identity(device, threads),
             clock=clock,
             metrics=LearnerMetrics(registry),
             health=health,
