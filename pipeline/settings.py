@@ -79,6 +79,16 @@ def _event_type(given: str) -> str:
     return given
 
 
+EFFORTS = ("auto", "lean", "full", *map(str, range(FULL_EFFORT + 1)))
+
+
+def _effort(given: Any) -> str:
+    name = str(given)
+    if isinstance(given, bool) or name not in EFFORTS:
+        raise wrong("must be auto, lean, full, or a level from 0 to 4")
+    return name
+
+
 Bootstrap = Annotated[str, AfterValidator(_bootstrap)]
 Device = Annotated[str, AfterValidator(_device)]
 ListName = Annotated[str, AfterValidator(_list_name)]
@@ -146,6 +156,7 @@ class Learning(Section):
     neighbours: int = Field(default=256, ge=8, le=4096)
     candidates: int = Field(default=120, ge=20, le=2000)
     interest_steps: int = Field(default=3, ge=0, le=64)
+    effort: EffortName = "auto"
     allowed_lateness_s: float = Field(default=7 * 86400, ge=0)
     dedupe_window_s: float = Field(default=7 * 86400, ge=0)
     event_types: dict[EventTypeName, EventType] = Field(default_factory=_event_types)
@@ -177,6 +188,13 @@ class Filter(Section):
     attributes: dict[str, tuple[str | int | float | bool, ...]] = {}
 
 
+class Diversity(Section):
+    """Re-ranking of a list's best candidates, so that they are not all alike; strength 0 keeps the scores' order."""
+
+    method: Literal["none", "mmr", "dpp"] = "mmr"
+    strength: float = Field(default=0.0, ge=0, le=1)
+
+
 class ListSettings(Section):
     """One named list that every user gets."""
 
@@ -185,6 +203,7 @@ class ListSettings(Section):
     exclude: Filter = Filter()
     exclude_items: tuple[str, ...] = ()
     allow_repeats: bool = False
+    diversity: Diversity = Diversity()
 
 
 def _lists() -> dict[str, ListSettings]:

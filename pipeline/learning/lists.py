@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learning.batch import Questions, top
-from pipeline.learning.candidates import ask
+from pipeline.learning.diversity import diversified
 from pipeline.learning.learner import Learner, Predictions
 from pipeline.learning.weights import Lists
 from pipeline.messages import Reason, Recommended, SimilarItem
@@ -20,6 +20,7 @@ DECIMALS = 6
 SIMILAR_PRIOR = 5.0
 INTERACTION = "interaction"
 OTHERS = "others"
+DIVERSITY = "diversity"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,12 @@ class MadeList:
 
 
 def recommend(learner: Learner, users: Sequence[int], watermark: int) -> Iterator[MadeList]:
-    """Every configured list of these users, in their order, from what is known now."""
+    """Every configured list of these users, in their order, from what is known now.
+
+    Scores are the learner's whatever a list's `diversity`: that decides the
+    order alone, so that scores need not descend. An item that stands elsewhere
+    than by its score has that as a reason, which adds nothing to the score.
+    """
     for start in range(0, len(users), CHUNK):
         yield from _recommend(learner, torch.tensor(users[start : start + CHUNK], dtype=torch.int64), watermark)
 
@@ -47,7 +53,7 @@ def _recommend(learner: Learner, user_Q: Tensor, watermark: int) -> Iterator[Mad
         return
     hidden_QI = ~learner.catalogue.showable(watermark, learner.undescribed)[None, :].expand_as(consumed_QI)
     questions = Questions(user_Q, history, hidden_QI)
-    answers = ask(learner.scorers, questions)
+    answers = learner.ask(questions)
     for name, wanted in learner.settings.publishing.lists.items():
         banned_QI = hidden_QI if wanted.allow_repeats else hidden_QI | consumed_QI
         admitted_I = learner.catalogue.admitted(wanted)
@@ -60,12 +66,15 @@ def _recommend(learner: Learner, user_Q: Tensor, watermark: int) -> Iterator[Mad
 def _explained(
     learner: Learner, user_Q: Tensor, name: str, wanted: ListSettings, ranked: Predictions
 ) -> Iterator[MadeList]:
-    order_QN = torch.argsort(ranked.score_QC, dim=1, descending=True, stable=True)[:, : wanted.size]
+    vector_QCP = learner.catalogue.projected_IP[ranked.rows_QC]
+    order_QN = diversified(ranked.score_QC, vector_QCP, wanted.size, wanted.diversity)
     score_QN = ranked.score_QC.gather(1, order_QN)
     rows_QN = ranked.rows_QC.gather(1, order_QN)
     weight, contribution, interaction = learner.weights.explain(_taken(ranked.lists, order_QN))
     weight_QNS, share_QNS = _by_scorer(learner, weight), _by_scorer(learner, contribution)
     names = [scorer.name for scorer in learner.scorers]
+    by_score_QN = torch.argsort(ranked.score_QC, dim=1, descending=True, stable=True)[:, : wanted.size]
+    moved_QN = wanted.diversity.strength * (order_QN != by_score_QN)
     for q, user in enumerate(user_Q.tolist()):
         shown = int((score_QN[q] > -torch.inf).sum())
         rows = rows_QN[q, :shown].tolist()
@@ -73,7 +82,10 @@ def _explained(
             Recommended(
                 learner.catalogue.ids.name(row),
                 round(score_QN[q, n].item(), DECIMALS),
-                _reasons(names, weight_QNS[q, n], share_QNS[q, n], interaction[q, n].item(), learner),
+                (
+                    *_reasons(names, weight_QNS[q, n], share_QNS[q, n], interaction[q, n].item(), learner),
+                    *_moved(moved_QN[q, n].item()),
+                ),
             )
             for n, row in enumerate(rows)
         )
@@ -113,6 +125,11 @@ def _reasons(
         named.append(Reason(OTHERS, 1.0, round(rest, DECIMALS)))
     named.append(Reason(INTERACTION, 1.0, round(interaction, DECIMALS)))
     return tuple(named)
+
+
+def _moved(strength: float) -> tuple[Reason, ...]:
+    """That diversity, not the score, decided an item's place."""
+    return (Reason(DIVERSITY, round(strength, DECIMALS), 0.0),) if strength > 0 else ()
 
 
 def similar(

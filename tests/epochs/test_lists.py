@@ -141,6 +141,33 @@ def test_reasons_name_scorers_and_add_up(shop: Any) -> None:
             assert sum(reason.contribution for reason in row.reasons) == pytest.approx(row.score, abs=1e-4)
 
 
+def test_diversity_changes_the_order_and_says_so_but_never_the_scores(shop_of: Any, settings_of: Any) -> None:
+    lists = {
+        "plain": {"size": 4, "diversity": {"method": "mmr", "strength": 0}},
+        **{name: {"size": 4, "diversity": {"method": name, "strength": 0.8}} for name in ("mmr", "dpp")},
+        "off": {"size": 4, "diversity": {"method": "none", "strength": 0.8}},
+    }
+    here = shop_of(settings_of({"lists": lists}))
+    texts = {f"boot{n}": "leather boot" for n in range(6)} | {
+        "tea": "green tea",
+        "lamp": "desk lamp",
+        "ink": "blue ink",
+    }
+    here.apply(*[here.item(name) for name in texts], *[here.vector(name, text) for name, text in texts.items()])
+    published = here.apply(*[here.event("ann", f"boot{n}") for n in range(5)])
+    made = {one.list: one for one in published.lists if one.user_id == "ann"}
+    scores = {row.item_id: row.score for one in made.values() for row in one.items}
+    assert made["off"].items == made["plain"].items
+    assert sum(row.item_id.startswith("boot") for row in made["plain"].items) > 2
+    for name in ("mmr", "dpp"):
+        rows = made[name].items
+        assert sum(row.item_id.startswith("boot") for row in rows) <= 2
+        assert {row.item_id: row.score for row in rows}.items() <= scores.items()
+        for row, by_score in zip(rows, made["plain"].items, strict=True):
+            assert ("diversity" in [r.name for r in row.reasons]) == (row.item_id != by_score.item_id)
+            assert sum(r.contribution for r in row.reasons) == pytest.approx(row.score, abs=1e-4)
+
+
 def test_a_list_waits_for_min_interval_and_comes_without_another_event(shop: Any) -> None:
     here = shop({"min_interval_s": 60})
     assert here.apply(here.event("ann", "i1")).users == ["ann"]
