@@ -23,7 +23,10 @@ Per prediction, at cut-off k, with hit = 1 if 1 ≤ rank ≤ k, else 0:
   of the mean.
 
 Over all predictions `coverage` = distinct items in any top-k list / catalogue
-size (Ge et al., RecSys 2010, catalogue coverage). Prequential (test, then
+size (Ge et al., RecSys 2010, catalogue coverage) and `gini` = the Gini index of
+how often each item of the catalogue stood in such a list (Fleder & Hosanagar,
+Management Science 2009): 0 where all are shown alike, towards 1 where a few are
+shown always. Prequential (test, then
 learn): Gama, Sebastião & Rodrigues, Machine Learning 2013.
 
 Axes: B predictions of a micro-batch, K rows of a list, R rows, I items, N all predictions so far.
@@ -83,12 +86,26 @@ def rank_metrics(rank_B: Array, unseen_B: Array, k: int) -> dict[str, Tensor]:
     }
 
 
+def gini(shown_I: Tensor, catalogue_size: int) -> float | None:
+    """Gini index of exposure, 0 to 1, items never shown included; None where nothing was shown.
+
+    >>> gini(torch.tensor([2, 2, 2, 2]), 4), gini(torch.tensor([8]), 4)
+    (0.0, 0.75)
+    """
+    shown_I = shown_I[shown_I > 0].sort().values.double()
+    total, size = float(shown_I.sum()), max(catalogue_size, len(shown_I))
+    if total == 0:
+        return None
+    place_I = torch.arange(size - len(shown_I) + 1, size + 1, dtype=torch.float64)
+    return float(((2 * place_I - size - 1) * shown_I).sum()) / (size * total)
+
+
 class Tally:
     """Running totals of the metrics, added to by micro-batches in the order of prediction.
 
     Means do not depend on how predictions were cut into micro-batches, beyond
     float64 rounding. Costs 2 bytes per prediction, for the exact last half,
-    and 1 byte per item; with `halves=False` (an endless stream) only the latter.
+    and 8 bytes per item; with `halves=False` (an endless stream) only the latter.
 
     >>> tally = Tally(k=2)
     >>> _ = tally.add(torch.tensor([1, 3]), torch.tensor([4, 4]), torch.tensor([[0, 1], [2, -1]]))
@@ -108,7 +125,7 @@ class Tally:
         self._auc_n = 0
         self._new_sums = torch.zeros(2, dtype=torch.float64)
         self._new_counts = torch.zeros(2, dtype=torch.int64)
-        self._shown_I = torch.zeros(0, dtype=torch.bool)
+        self._shown_I = torch.zeros(0, dtype=torch.int64)
         self._position_N = torch.zeros(0, dtype=torch.int16)
 
     @property
@@ -162,7 +179,8 @@ class Tally:
             "n": self._n,
             "k": self.k,
             **{name: _mean(sums[name], counts[name]) for name in MEANS},
-            "coverage": _mean(float(self._shown_I.sum()), catalogue_size),
+            "coverage": _mean(float((self._shown_I > 0).sum()), catalogue_size),
+            "gini": gini(self._shown_I, catalogue_size),
             "last_half_ndcg": self._last_half_ndcg(),
             "new_item_n": new_item_n,
             "new_item_ndcg": _mean(float(self._new_sums[0]), new_item_n),
@@ -199,7 +217,7 @@ class Tally:
         row_R = top_BK[top_BK >= 0].long()
         if len(row_R):
             self._shown_I = _grown(self._shown_I, int(row_R.max()) + 1)
-            self._shown_I[row_R] = True
+            self._shown_I.index_add_(0, row_R, torch.ones_like(row_R))
 
     def _keep(self, position_B: Tensor) -> None:
         self._position_N = _grown(self._position_N, self._n)

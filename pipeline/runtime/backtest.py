@@ -42,7 +42,7 @@ from producers.dead_letters import dead_letter_output
 from producers.publisher import Line, keyed
 
 REPORTED = (
-    "n", "hr", "ndcg", "recall", "precision", "f1", "mrr", "auc", "coverage", "last_half_ndcg",
+    "n", "hr", "ndcg", "recall", "precision", "f1", "mrr", "auc", "coverage", "gini", "last_half_ndcg",
     "new_item_n", "new_item_ndcg", "new_user_n", "new_user_ndcg",
 )  # fmt: skip
 MEASURED = ("events_per_second", "seconds", "peak_rss_mb")

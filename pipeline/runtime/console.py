@@ -97,7 +97,7 @@ def progress(label: str, unit: str) -> Iterator[Callable[[int, int | None], None
 
 def print_report(found: dict[str, Any], k: int) -> None:
     """The table of a backtest, a line for each learner, and what was refused."""
-    columns = ("n", "ndcg", "hr", "mrr", "auc", "coverage", "last_half_ndcg", "new_item_ndcg", "new_user_ndcg")
+    columns = ("n", "ndcg", "hr", "mrr", "auc", "coverage", "gini", "last_half_ndcg", "new_item_ndcg", "new_user_ndcg")
     typer.echo(f"{'':12}" + "".join(f"{name if name not in ('ndcg', 'hr') else f'{name}@{k}':>16}" for name in columns))
     for learner, metrics in found["learners"].items():
         typer.echo(f"{learner:12}" + "".join(_cell(metrics[name]) for name in columns))

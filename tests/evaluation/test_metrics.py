@@ -198,6 +198,9 @@ def test_report_is_the_mean_over_single_predictions(stream: Stream, k: int) -> N
     assert report["new_user_ndcg"] == pytest.approx(mean(new_user))
     assert report["auc"] == pytest.approx(mean(auc))
     assert report["coverage"] == pytest.approx(len(shown) / 60)
+    exposure = torch.bincount(stream.top_NK[:, :k][stream.top_NK[:, :k] >= 0], minlength=60).double().numpy()
+    mean_difference = np.abs(np.subtract.outer(exposure, exposure)).mean()
+    assert report["gini"] == (pytest.approx(mean_difference / (2 * np.mean(exposure))) if shown else None)
 
 
 @settings(max_examples=40, deadline=None)
@@ -241,7 +244,7 @@ def test_an_endless_stream_keeps_no_halves() -> None:
 def test_nothing_counted_is_none_not_nought() -> None:
     report = Tally(10).report(catalogue_size=0)
     assert report["n"] == 0
-    assert all(report[name] is None for name in (*MEANS, "coverage", "last_half_ndcg", "new_item_ndcg"))
+    assert all(report[name] is None for name in (*MEANS, "coverage", "gini", "last_half_ndcg", "new_item_ndcg"))
 
 
 @settings(max_examples=100, deadline=None)
