@@ -7,13 +7,14 @@ these structs and bytes lives in `consumers.decoding` and `encode` below.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 MAX_ID_BYTES = 256
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_NESTING = 32
+FULL_EFFORT = 4
 
 Scalar = str | int | float | bool | None
 Headers = tuple[tuple[str, bytes], ...]
@@ -235,7 +236,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """What one transaction did: enough, with the log, to do it again.
 
     `kind` is `epoch`, `claim` (a learner took over), `digest-reset` or `rewind`.
-    `clock` is the wall clock in ms that the epoch went by.
+    `clock` is the wall clock in ms that the epoch went by. `effort` is how much
+    was learned per event, 0 (lean) to 4 (full; what manifests without it mean).
     """
 
     epoch: int
@@ -250,6 +252,7 @@ class Manifest(msgspec.Struct, frozen=True):
     fingerprint: str
     input_digest: str
     state_digest: str
+    effort: Annotated[int, msgspec.Meta(ge=0, le=FULL_EFFORT)] = FULL_EFFORT
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

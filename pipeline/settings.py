@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -79,16 +80,11 @@ def _event_type(given: str) -> str:
     return given
 
 
-EFFORTS = ("auto", "lean", "full", *map(str, range(FULL_EFFORT + 1)))
+def _level(given: Any) -> Any:
+    return str(given) if type(given) is int else given
 
 
-def _effort(given: Any) -> str:
-    name = str(given)
-    if isinstance(given, bool) or name not in EFFORTS:
-        raise wrong("must be auto, lean, full, or a level from 0 to 4")
-    return name
-
-
+EffortName = Annotated[Literal["auto", "lean", "full", "0", "1", "2", "3", "4"], BeforeValidator(_level)]
 Bootstrap = Annotated[str, AfterValidator(_bootstrap)]
 Device = Annotated[str, AfterValidator(_device)]
 ListName = Annotated[str, AfterValidator(_list_name)]

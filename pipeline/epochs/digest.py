@@ -75,10 +75,14 @@ class StateDigest:
 
 
 def config_hash(settings: Settings) -> str:
-    """16 hex digits over every setting that changes what is learned or published; where it runs does not."""
+    """16 hex digits over every setting that changes what is learned or published; where it runs and effort do not.
+
+    Each manifest says its epoch's effort for itself.
+    """
     relevant = settings.model_dump(mode="json", include={"seed", "learning", "publishing"})
     relevant["learning"].pop("device")
     relevant["learning"].pop("threads")
+    relevant["learning"].pop("effort")
     relevant["encoder"] = settings.encoding.model
     return hashlib.sha256(msgspec.json.encode(relevant, order="sorted")).hexdigest()[:16]
 

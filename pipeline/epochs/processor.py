@@ -18,10 +18,12 @@ from pipeline.epochs.intake import IDENTIFY, Intake, Ledger, Timed, take_in
 from pipeline.epochs.joiner import Joined, Joiner
 from pipeline.epochs.publication import Publication
 from pipeline.evaluation.prequential import Prequential
+from pipeline.evaluation.rival import Tournament
 from pipeline.learning.audience import Audience
+from pipeline.learning.effort import LADDER
 from pipeline.learning.learner import PEERS, Learner
 from pipeline.learning.segments import Segments
-from pipeline.messages import Counts, DeadLetter, Event, Item, Output, Record, Tombstone, Vector
+from pipeline.messages import FULL_EFFORT, Counts, DeadLetter, Event, Item, Output, Record, Tombstone, Vector
 from pipeline.ports import Decoder
 from pipeline.settings import Settings
 from pipeline.step import micro_batches, step
@@ -52,8 +54,12 @@ class Processor:
         peers: Sequence[str] | None = None,
         k: int = 10,
         halves: bool = False,
+        tournament: Tournament | None = None,
     ) -> None:
-        """`peers` are scored beside the learner (default: those the settings ask for), `halves` as in `Prequential`."""
+        """`peers` are scored beside the learner (default: those the settings ask for), `halves` as in `Prequential`.
+
+        The rivals of a `tournament` are asked and taught what the learner is; they are no part of the state.
+        """
         self.settings = settings
         self.learner = Learner(settings, device)
         self.ledger = Ledger(settings)
@@ -61,18 +67,23 @@ class Processor:
         self.audience = Audience(self.learner.users, settings.publishing)
         self.segments = Segments(self.learner.users, settings.publishing.segments)
         self.peers = tuple(peers if peers is not None else PEERS if settings.metrics.peers else ())
-        self.prequential = Prequential(self.peers, k, halves=halves)
+        self.tournament = tournament or Tournament(())
+        self.prequential = Prequential((*self.peers, *self.tournament.names), k, halves=halves)
         self.state_digest = START
         self.triggers: dict[int, str] = {}
         self._decode = decode
         self._dead_letter = dead_letter
 
-    def apply(self, epoch: int, records: Sequence[Record], clock: int, *, publish: bool = True) -> Applied:
+    def apply(
+        self, epoch: int, records: Sequence[Record], clock: int, effort: int = FULL_EFFORT, *, publish: bool = True
+    ) -> Applied:
         """Take an epoch's records in; returns what is to be published and committed.
 
-        `clock` is wall time in ms, recorded in the manifest. With `publish`
-        off (a backtest) no list is made.
+        `clock` is wall time in ms, `effort` a level of `learning.effort`: both
+        are recorded in the manifest. With `publish` off (a backtest) no list is
+        made.
         """
+        self.learner.effort = LADDER[effort]
         intake = take_in(records, self._decode, self.ledger, self.settings.topic("events"))
         publication = Publication(self, epoch, clock)
         before = self.ledger.watermark
@@ -181,6 +192,7 @@ class Processor:
             happened = run[part]
             events, times = [t.event for t in happened], [t.time for t in happened]
             done = step(self.learner, events, times, self.ledger.watermark, self.peers)
+            self.tournament.play(done.batch, done.ranks, done.cpu)
             self.prequential.add(done.ranks)
             self.segments.observe(events, done.seen, len(self.learner.catalogue))
             items = done.seen.events.item_B

@@ -193,7 +193,7 @@ def _replay(
                 log.warning("accepted gap in epoch %d: %s", manifest.epoch, error)
                 whole = False
                 continue
-            processor.apply(manifest.epoch, records, manifest.clock)
+            processor.apply(manifest.epoch, records, manifest.clock, manifest.effort)
             if exact and whole and processor.state_digest != manifest.state_digest:
                 raise RecoveryRefused(
                     f"replaying epoch {manifest.epoch} gave state {processor.state_digest[:16]}, its manifest says "

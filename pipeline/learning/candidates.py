@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pipeline.learning.batch import Questions, top
-from pipeline.learning.scorer import Answer, Scorer
+from pipeline.learning.scorer import Answer, EmptyAnswer, Scorer
 
 FUSION = 10.0
 FILLER = 1e-6
@@ -43,10 +43,18 @@ class Answers:
         """[Q, C, S] every column at these rows."""
         return torch.cat([answer.at(rows_QC) for answer in self.answers], dim=2)
 
+    def asked_S(self) -> Tensor:
+        """[S] which columns are those of scorers that were asked."""
+        return torch.tensor([not isinstance(answer, EmptyAnswer) for answer, _, _ in self.columns()])
 
-def ask(scorers: Sequence[Scorer], questions: Questions) -> Answers:
-    """Put the questions to every scorer."""
-    return Answers(tuple(scorers), tuple(scorer.ask(questions) for scorer in scorers))
+
+def ask(scorers: Sequence[Scorer], questions: Questions, absent: Collection[str] = ()) -> Answers:
+    """Put the questions to every scorer but the `absent` ones."""
+    answers: list[Answer] = [
+        EmptyAnswer(len(scorer.columns), questions) if scorer.name in absent else scorer.ask(questions)
+        for scorer in scorers
+    ]
+    return Answers(tuple(scorers), tuple(answers))
 
 
 def candidates(answers: Answers, banned_QI: Tensor, filler_I: Tensor, n: int) -> tuple[Tensor, Tensor]:

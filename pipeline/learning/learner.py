@@ -14,6 +14,7 @@ from pipeline.learning.batch import NO_ITEM, TYPES, Interactions, Questions, pac
 from pipeline.learning.candidates import Answers, ask, candidates
 from pipeline.learning.catalogue import Catalogue, unit
 from pipeline.learning.context import FIXED, context
+from pipeline.learning.effort import FULL
 from pipeline.learning.ranks import Ranks, best, pooled_rank, rank_of
 from pipeline.learning.scorer import Observation, Scorer
 from pipeline.learning.scorers.content import Content
@@ -59,6 +60,7 @@ class Learner:
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self.settings = settings
+        self.effort = FULL
         self.undescribed = settings.publishing.undescribed
         learning = settings.learning
         shown = sum(wanted.size for wanted in settings.publishing.lists.values())
@@ -99,7 +101,7 @@ class Learner:
         span = max(known, 1)
         before, consumed_B, mask_QI = self.users.advance(interactions, question_B, span)
         learn_B = (interactions.item_B >= 0) & (interactions.signal_B > 0)
-        seen = Observation(interactions, before, ~consumed_B, learn_B)
+        seen = Observation(interactions, before, ~consumed_B, learn_B, self.effort)
         rows = torch.nonzero(asked_B & ~consumed_B).flatten()
         showable_I = torch.zeros(span, dtype=torch.bool)
         showable_I[:known] = self.catalogue.showable(watermark, self.undescribed)[:known]
@@ -109,15 +111,18 @@ class Learner:
 
     def predict(self, questions: Questions) -> Predictions:
         """Candidates and their scores, by the weights and statistics as they are now."""
-        answers = ask(self.scorers, questions)
-        return self.rank(questions, answers, questions.banned_QI)
+        return self.rank(questions, self.ask(questions), questions.banned_QI)
+
+    def ask(self, questions: Questions) -> Answers:
+        """Every scorer's answer, but of those that this effort does without."""
+        return ask(self.scorers, questions, self.effort.absent)
 
     def rank(self, questions: Questions, answers: Answers, banned_QI: Tensor) -> Predictions:
         """The answers' candidates under a (further) ban, scored by the dynamic weights."""
         items = banned_QI.shape[1]
         filler_I = self.popularity.count_HI[1, :items]
         rows_QC, present_QC = candidates(answers, banned_QI, filler_I, self.settings.learning.candidates)
-        feature_QCK = features(answers.at(rows_QC), self._logarithmic_S, present_QC)
+        feature_QCK = features(answers.at(rows_QC), self._logarithmic_S, present_QC) * answers.asked_S().repeat(2)
         maturity_QC = maturity(self.catalogue.count_I[rows_QC])
         lists = Lists(feature_QCK, maturity_QC, context(questions, self.track_US), present_QC)
         return Predictions(answers, rows_QC, lists, self.weights.score(lists))
@@ -143,7 +148,9 @@ class Learner:
         hit_QC = (predicted.rows_QC == batch.target_Q[:, None]) & predicted.lists.present_QC
         found = torch.nonzero(hit_QC.any(1)).flatten()
         place = hit_QC[found].int().argmax(1)
-        weights_loss = self.weights.learn(predicted.lists[found], place, batch.weight_Q[found])
+        weights_loss = self.weights.learn(
+            predicted.lists[found], place, batch.weight_Q[found], replay=self.effort.replay
+        )
         self._track(batch.questions.user_Q[found], predicted.lists.feature_QCK[found, place])
         for scorer in self.scorers:
             scorer.observe(batch.seen)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learning.batch import History, Interactions, Questions, top
+from pipeline.learning.effort import FULL, Effort
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,14 @@ class Observation:
 
     `before` is each event's user's history just before it. `fresh_B` marks
     events whose item the user had not consumed; `learn_B` those with an item to learn from.
+    `effort` says how much a scorer that can choose shall do.
     """
 
     events: Interactions
     before: History
     fresh_B: Tensor
     learn_B: Tensor
+    effort: Effort = FULL
 
     @property
     def positive_B(self) -> Tensor:
@@ -83,6 +86,27 @@ class DenseAnswer:
     def whole(self, column: int) -> Tensor:
         """[Q, I] the column."""
         return self._scores[column].expand(self._questions, -1)
+
+
+class EmptyAnswer:
+    """The answer of a scorer that was not asked: 0 for every item, nothing proposed."""
+
+    def __init__(self, columns: int, questions: Questions) -> None:
+        self._columns = columns
+        self._shape = questions.banned_QI.shape
+
+    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of which none is meant."""
+        shape = (self._shape[0], min(n, self._shape[1]))
+        return torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, S] zeros."""
+        return torch.zeros(*rows_QC.shape, self._columns)
+
+    def whole(self, column: int) -> Tensor:
+        """[Q, I] zeros."""
+        return torch.zeros(self._shape)
 
 
 class Scorer(Protocol):

@@ -107,13 +107,13 @@ class DynamicWeights:
         weight_QCK = self._linear(weights, lists).cpu()
         return weight_QCK, weight_QCK * lists.feature_QCK, self._interaction(weights, lists).cpu()
 
-    def learn(self, lists: Lists, target_Q: Tensor, weight_Q: Tensor) -> float:
+    def learn(self, lists: Lists, target_Q: Tensor, weight_Q: Tensor, *, replay: bool = True) -> float:
         """One listwise step on questions whose liked item was among the candidates, one on replay; returns the loss."""
         if len(target_Q) > 0:
             self.loss = self._step(lists, target_Q, weight_Q)
             self._remember(lists, target_Q, weight_Q)
         held = min(int(self.progress[0]), REPLAY)
-        if held >= REPLAY_BATCH and self._replay is not None and len(target_Q) > 0:
+        if replay and held >= REPLAY_BATCH and self._replay is not None and len(target_Q) > 0:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + 31 * int(self.progress[1]))
             rows = torch.randint(0, held, (REPLAY_BATCH,), generator=generator)
             self._step(_widened(self._replay[rows]), self._replay_target[rows], self._replay_weight[rows])

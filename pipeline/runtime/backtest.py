@@ -205,7 +205,9 @@ def replay_plan(
 
 def _again(backtest: Backtest, manifest: Manifest, source: DumpSource, lists: TextIO | None) -> int:
     processor = backtest.processor
-    applied = processor.apply(manifest.epoch, read_verified(source, manifest.ranges), manifest.clock)
+    applied = processor.apply(
+        manifest.epoch, read_verified(source, manifest.ranges), manifest.clock, manifest.effort
+    )
     if applied.counts != manifest.counts:
         raise EvaluationFailed(f"epoch {manifest.epoch}: counts {applied.counts}, its manifest says {manifest.counts}")
     if applied.state_digest != manifest.state_digest:

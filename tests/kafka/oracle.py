@@ -189,7 +189,7 @@ def check_replay(manifests: Sequence[dict[str, Any]], log: Log, settings: Settin
                 for part in manifest["ranges"]
                 for record in log.between((part["topic"], part["partition"]), part["from"], part["to"])
             ]
-            applied = processor.apply(manifest["epoch"], records, manifest["clock"])
+            applied = processor.apply(manifest["epoch"], records, manifest["clock"], manifest["effort"])
             made = [output for output in applied.outputs if not output.topic.endswith(".dlq")]
             model.check(manifest, records, made)
             for output in made:

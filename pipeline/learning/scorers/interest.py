@@ -87,7 +87,9 @@ class Interest:
         written = int(self.progress[0])
         self.recent[torch.arange(written, written + len(user_B)) % REPLAY_USERS] = user_B.int()
         self.progress[0] += len(user_B)
-        self.credit += self._steps * len(user_B) / 64
+        if seen.effort.training == 0:
+            return
+        self.credit += seen.effort.training * self._steps * len(user_B) / 64
         latest = list(dict.fromkeys(reversed(user_B.tolist())))[:WINDOWS]
         self.loss = self._step(torch.tensor(latest), newest=True)
         while float(self.credit) >= 1:

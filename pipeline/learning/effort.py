@@ -1,0 +1,46 @@
+"""Effort: how much is learned from each event, from lean to full. Each epoch's manifest names its level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.messages import FULL_EFFORT
+
+
+@dataclass(frozen=True)
+class Effort:
+    """One level. It is state of nothing: whoever applies an epoch says it anew.
+
+    `absent` scorers are not asked: their columns are 0 and they propose
+    nothing. `training` is the share of the interest model's replay steps that
+    are taken; 0 trains it not at all. `replay`: whether the dynamic weights
+    learn from remembered lists too.
+    """
+
+    level: int
+    name: str
+    absent: frozenset[str] = frozenset()
+    training: float = 1.0
+    replay: bool = True
+
+
+LADDER = (
+    Effort(0, "lean", frozenset({"interest"}), training=0.0, replay=False),
+    Effort(1, "untrained", training=0.0),
+    Effort(2, "low", training=1 / 3),
+    Effort(3, "high", training=2 / 3),
+    Effort(4, "full"),
+)
+FULL = LADDER[FULL_EFFORT]
+
+
+def level_of(name: str) -> int:
+    """The level that a setting names: lean, full, or its number. Raises ValueError.
+
+    >>> level_of("lean"), level_of("3"), level_of("full")
+    (0, 3, 4)
+    """
+    for effort in LADDER:
+        if name in (effort.name, str(effort.level)):
+            return effort.level
+    raise ValueError(f"no level of effort is called {name!r}")
