@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning.arena import Ids, grown
+from pipeline.learning.traits import Traits
 from pipeline.messages import Item, Vector
 from pipeline.settings import Filter, ListSettings
 
@@ -52,6 +53,7 @@ class Catalogue:
 
     def __init__(self) -> None:
         self.ids = Ids()
+        self.traits = Traits()
         self.described_I = torch.zeros(64, dtype=torch.bool)
         self.available_I = torch.ones(64, dtype=torch.bool)
         self.expires_I = torch.full((64,), NO_EXPIRY, dtype=torch.int64)
@@ -96,6 +98,7 @@ class Catalogue:
             self.tags_IG = wider
         self.tags_IG[row] = 0
         self.tags_IG[row, : len(tags)] = torch.tensor(tags, dtype=torch.int64)
+        self.traits.take(row, (*item.categories, *item.tags), item.attributes)
         return row
 
     def withdraw(self, item_id: str) -> int:
@@ -166,12 +169,16 @@ class Catalogue:
 
     def state(self) -> dict[str, Tensor]:
         """Everything, as tensors."""
-        return {f"items.{n}": getattr(self, n) for n in (*self._ROWS, *self._WHOLE)} | self.ids.state("items.ids")
+        own = {f"items.{n}": getattr(self, n) for n in (*self._ROWS, *self._WHOLE)}
+        own |= {f"items.traits.{n}": tensor for n, tensor in self.traits.state().items()}
+        return own | self.ids.state("items.ids")
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         for name in (*self._ROWS, *self._WHOLE):
             setattr(self, name, tensors[f"items.{name}"].clone())
+        of_traits = "items.traits."
+        self.traits.load({n.removeprefix(of_traits): t for n, t in tensors.items() if n.startswith(of_traits)})
         self.ids.load("items.ids", tensors)
 
     def _has(self, wanted: Filter) -> Tensor:

@@ -1,0 +1,188 @@
+"""Attributes as features: what a user likes among items' traits, what is liked by users of such traits, what is new."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.learning import attribute_kernels as kernels
+from pipeline.learning.arena import grown
+from pipeline.learning.batch import Questions
+from pipeline.learning.scorer import Answer, Column, DenseAnswer, Observation
+from pipeline.learning.traits import TRAITS, Traits
+from pipeline.messages import Scalar
+
+HORIZON = 20_000.0
+"""Events after which a like counts 1/e in the traits' base rates."""
+
+RECENT = 50
+DECAY = 0.95
+DISLIKED = 0.3
+PRIOR = 5.0
+SMOOTH = 20.0
+CROSSED_HISTORY = 5
+CROSSES = 1 << 18
+NEGATIVES = 32
+RATE = 0.1
+SHRINK = 1e-4
+
+
+class Attributes:
+    """Columns made of items' and users' traits (`pipeline.learning.traits`), whatever the item's own history.
+
+    attributes: log-odds of the user's recent likes having a trait against all
+    likes having it, with a Beta prior at the base rate, over the item's traits
+    (Rocchio's profile in naive Bayes' dress; Pazzani & Billsus 1997).
+    attributes-trend: log-odds of a trait among likes of late against its share of the catalogue.
+    attributes-crossed: a softmax regression over hashed crosses of (the user's
+    attributes and last items' traits) with the item's traits, learned online
+    against sampled items by Adagrad (McMahan et al. 2013 for the setting).
+    age: how few events ago an item was first liked or, until then, heard of.
+    """
+
+    name = "attributes"
+    columns = (
+        Column("attributes", logarithmic=False, prior=0.1),
+        Column("attributes-trend", logarithmic=False, prior=0.1),
+        Column("attributes-crossed", logarithmic=False, proposes=10, prior=0.1),
+        Column("age", logarithmic=False, prior=0.0),
+    )
+
+    def __init__(self, seed: int, items: Traits) -> None:
+        """`items` are the catalogue's traits."""
+        self._seed = seed
+        self._items = items
+        self.users = Traits()
+        self.liked_V = torch.zeros(TRAITS)
+        self.likes = torch.zeros(1)
+        self.born_I = torch.zeros(64, dtype=torch.int64)
+        self.liked_I = torch.zeros(64, dtype=torch.bool)
+        self.known = torch.zeros(1, dtype=torch.int64)
+        self.clock = torch.zeros(1, dtype=torch.int64)
+        self.weight_W = torch.zeros(CROSSES)
+        self.square_W = torch.zeros(CROSSES)
+        self._decay_L = (DECAY ** np.arange(RECENT)).astype(np.float32)
+
+    _STATE = ("liked_V", "likes", "born_I", "liked_I", "known", "clock", "weight_W", "square_W")
+
+    def resize(self, items: int, users: int) -> None:
+        """Make room; items that are new are born now."""
+        self.born_I = grown(self.born_I, items)
+        self.liked_I = grown(self.liked_I, items)
+        self.born_I[int(self.known) : items] = self.clock
+        self.known.clamp_(min=items)
+        self._items.resize(items)
+        self.users.resize(users)
+
+    def describe(self, user: int, attributes: Mapping[str, Scalar]) -> None:
+        """Take a user's attributes in the place of what was known of them."""
+        self.users.take(user, (), attributes)
+
+    def ask(self, questions: Questions) -> Answer:
+        """Scores are worked out for the rows that are asked for."""
+        return _Answer(self, questions)
+
+    def observe(self, seen: Observation) -> None:
+        """Count the traits of what was liked, and take a gradient step on each like's crosses."""
+        events = len(seen.events)
+        fading = math.exp(-events / HORIZON)
+        self.liked_V *= fading
+        self.likes *= fading
+        positive_B = seen.positive_B
+        item_B, signal_B = seen.events.item_B[positive_B], seen.events.signal_B[positive_B]
+        trait_BT, weight_BT = self._items.trait_RT[item_B], self._items.weight_RT[item_B]
+        mass_BT = weight_BT * signal_B[:, None]
+        self.liked_V.index_add_(0, trait_BT.flatten().long(), mass_BT.flatten())
+        self.likes += signal_B.sum()
+        self.born_I[item_B[~self.liked_I[item_B]]] = self.clock
+        self.liked_I[item_B] = True
+        self._learn_crosses(seen, positive_B)
+        self.clock += events
+
+    def forget(self, user: int) -> None:
+        """Erase the user's attributes; what their likes added to the sums stays."""
+        self.users.forget(user)
+
+    def state(self) -> dict[str, Tensor]:
+        """Counts, births, crosses, and the users' traits."""
+        return {name: getattr(self, name) for name in self._STATE} | {
+            f"users.{name}": tensor for name, tensor in self.users.state().items()
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for name in self._STATE:
+            setattr(self, name, tensors[name].clone())
+        self.users.load({n.removeprefix("users."): t for n, t in tensors.items() if n.startswith("users.")})
+
+    def scores(self, column: int, questions: Questions, rows_QC: Tensor) -> Tensor:
+        """[Q, C] one column's scores of these rows."""
+        out_QC = torch.zeros(rows_QC.shape)
+        rows = rows_QC.contiguous().numpy()
+        trait_RT, weight_RT = self._items.trait_RT.numpy(), self._items.weight_RT.numpy()
+        item_QL, code_QL = questions.history.item_QL.numpy(), questions.history.code_QL.numpy()
+        if column == 0:
+            kernels.affinity(
+                trait_RT, weight_RT, item_QL, code_QL, self._decay_L, np.float32(DISLIKED), self._rates().numpy(),
+                np.float32(PRIOR), rows, out_QC.numpy(),
+            )  # fmt: skip
+        elif column == 1:
+            share_V = self._items.share_V / max(int(self.known), 1)
+            trend_V = torch.log(self._rates() / (share_V.float() + 1 / TRAITS))
+            kernels.mean_of(trait_RT, weight_RT, trend_V.numpy(), rows, out_QC.numpy())
+        elif column == 2:
+            kernels.crossed(
+                trait_RT, weight_RT, self.users.trait_RT.numpy(), self.users.weight_RT.numpy(),
+                questions.user_Q.numpy(), item_QL, code_QL, CROSSED_HISTORY, self.weight_W.numpy(), TRAITS,
+                rows, out_QC.numpy(),
+            )  # fmt: skip
+        else:
+            out_QC = -torch.log1p((self.clock - self.born_I[rows_QC]).float())
+        return out_QC
+
+    def _rates(self) -> Tensor:
+        """[V] how often a like has the trait, smoothed."""
+        return (self.liked_V + 1) / (self.likes + SMOOTH)
+
+    def _learn_crosses(self, seen: Observation, positive_B: Tensor) -> None:
+        item_B = seen.events.item_B[positive_B]
+        known = int(self.known)
+        if len(item_B) == 0:
+            return
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + int(self.clock))
+        sampled_BN = torch.randint(0, known, (len(item_B), NEGATIVES), generator=generator)
+        before = seen.before[positive_B]
+        kernels.learn_crosses(
+            self._items.trait_RT.numpy(), self._items.weight_RT.numpy(),
+            self.users.trait_RT.numpy(), self.users.weight_RT.numpy(),
+            seen.events.user_B[positive_B].numpy(), before.item_QL.numpy(), before.code_QL.numpy(), CROSSED_HISTORY,
+            self.weight_W.numpy(), self.square_W.numpy(), TRAITS,
+            torch.cat([item_B[:, None], sampled_BN], dim=1).numpy(), seen.events.signal_B[positive_B].numpy(),
+            np.float32(RATE), np.float32(SHRINK),
+        )  # fmt: skip
+
+
+class _Answer:
+    """Works columns out as they are asked for: only a column that proposes looks at the whole catalogue."""
+
+    def __init__(self, scorer: Attributes, questions: Questions) -> None:
+        self._scorer = scorer
+        self._questions = questions
+
+    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+        """[Q, n] best rows, and whether each is meant."""
+        return DenseAnswer([self.whole(column)], len(self._questions)).propose(0, n, banned_QI)
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, S] scores of these rows."""
+        columns = range(len(self._scorer.columns))
+        return torch.stack([self._scorer.scores(s, self._questions, rows_QC) for s in columns], dim=2)
+
+    def whole(self, column: int) -> Tensor:
+        """[Q, I] the column."""
+        rows_I = torch.arange(self._questions.banned_QI.shape[1])
+        return self._scorer.scores(column, self._questions, rows_I.expand(len(self._questions), -1))
