@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from time import process_time
 
-from pipeline.learning.learner import Learner
+from pipeline.evaluation.rival import Cpu
+from pipeline.learning.learner import Batch, Learner
 from pipeline.learning.ranks import Ranks
 from pipeline.learning.scorer import Observation
 from pipeline.messages import Event
@@ -22,23 +24,33 @@ from pipeline.messages import Event
 
 @dataclass(frozen=True)
 class Step:
-    """What a micro-batch came to: its events as rows, prequential ranks, both losses."""
+    """What a micro-batch came to: its events as rows, prequential ranks, both losses, CPU seconds."""
 
-    seen: Observation
+    batch: Batch
     ranks: Ranks
     interest_loss: float
     weights_loss: float
+    cpu: Cpu
+
+    @property
+    def seen(self) -> Observation:
+        """The events with what stood before each."""
+        return self.batch.seen
 
 
 def step(
     learner: Learner, events: Sequence[Event], times: Sequence[int], watermark: int, peers: Sequence[str] = ()
 ) -> Step:
     """Predict, score, learn from at most one micro-batch of events in order of their clamped `times` (ms)."""
+    began = process_time()
     batch = learner.admit(events, times, watermark)
     predictions = learner.predict(batch.questions)
+    predicted = process_time()
     ranks = learner.score(batch, predictions, peers)
+    scored = process_time()
     interest_loss, weights_loss = learner.learn(batch, predictions)
-    return Step(batch.seen, ranks, interest_loss, weights_loss)
+    cpu = Cpu(asking=predicted - began, learning=process_time() - scored)
+    return Step(batch, ranks, interest_loss, weights_loss, cpu)
 
 
 def micro_batches(count: int, size: int) -> Iterator[slice]:

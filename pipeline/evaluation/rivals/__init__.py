@@ -1,0 +1,1 @@
+"""What the learner is measured against, a file each."""
