@@ -76,11 +76,14 @@ class Backtest:
             self.settings, device, self.decode, self._dead_letter, peers=self.peers, k=self.k, halves=True
         )
 
-    def run(self, events: Path, items: Path | None, encoder: Callable[[], Encoder]) -> dict[str, Any]:
+    def run(
+        self, events: Path, items: Path | None, encoder: Callable[[], Encoder], users: Path | None = None
+    ) -> dict[str, Any]:
         """Learn a file of events in order of time, each predicted before it is learned; returns the report."""
         item_records = self._records(items, "items") if items else []
         event_records = sorted(self._records(events, "events"), key=self._time)
-        first = [*item_records, *self._vectors(item_records, event_records, encoder)]
+        user_records = self._records(users, "users") if users else []
+        first = [*user_records, *item_records, *self._vectors(item_records, event_records, encoder)]
         self.processor.apply(0, first, 0, publish=False)
         began = time.perf_counter()
         for epoch, part in enumerate(micro_batches(len(event_records), self.settings.learning.micro_batch), 1):

@@ -154,6 +154,7 @@ def publish(
 def evaluate(
     events: Annotated[Path | None, _option(help="Events as JSON Lines.")] = None,
     items: Annotated[Path | None, _option(help="Items as JSON Lines.")] = None,
+    users: Annotated[Path | None, _option(help="Users as JSON Lines.")] = None,
     k: Annotated[int, typer.Option(min=1, max=500, help="Length of the lists that are scored.")] = 10,
     peers: Annotated[str, typer.Option(help="all, none, or names with commas.")] = "all",
     plan: Annotated[
@@ -172,9 +173,11 @@ def evaluate(
     with telling(debug):
         if events is None and not plan:
             raise UsageError("--events: needed unless --plan is given")
-        _must_exist(events, items, *(plan or ()))
-        if str(events) == str(items) == "-":
-            raise UsageError("--events, --items: only one of them can be standard input")
+        if users is not None and plan:
+            raise UsageError("--users: not with --plan, which replays what was recorded")
+        _must_exist(events, items, users, *(plan or ()))
+        if sum(str(path) == "-" for path in (events, items, users)) > 1:
+            raise UsageError("--events, --items, --users: only one of them can be standard input")
         for written in (report, lists):
             if written is not None and not written.absolute().parent.is_dir():
                 raise UsageError(f"{written}: there is no such folder to write it in")
@@ -193,7 +196,7 @@ def evaluate(
                     found = replay_plan(backtest, plan, events, items, out)
             else:
                 assert events is not None
-                found = backtest.run(events, items, lambda: new_encoder(settings))
+                found = backtest.run(events, items, lambda: new_encoder(settings), users)
         print_report(found, k)
         if report is not None:
             report.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", "utf-8")
