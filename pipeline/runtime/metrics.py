@@ -47,6 +47,11 @@ class LearnerMetrics:
         self.predictions = Gauge("headrace_predictions", "Predictions scored", registry=registry)
         self.loss = Gauge("headrace_loss", "Last training loss", ["model"], registry=registry)
         self.weight = Gauge("headrace_scorer_weight", "Mean weight of a scorer's column", ["column"], registry=registry)
+        self.effort = Gauge("headrace_effort", "Learned per event, 0 (lean) to 4 (full), last epoch", registry=registry)
+        self.effort_seconds = Counter(
+            "headrace_effort_seconds", "Time from poll to commit of epochs with events", ["level"], registry=registry
+        )
+        self.effort_events = Counter("headrace_effort_events", "Event records", ["level"], registry=registry)
         self.epoch = Gauge("headrace_epoch", "Last committed epoch", registry=registry)
         self.watermark = Gauge("headrace_watermark_seconds", "Event time reached, Unix seconds", registry=registry)
         self.rows = Gauge("headrace_state_rows", "Rows of state", ["of"], registry=registry)
@@ -85,6 +90,13 @@ class LearnerMetrics:
         learner = processor.learner
         self.rows.labels("users").set(learner.users.ids.used)
         self.rows.labels("items").set(learner.catalogue.ids.used)
+
+    def effort_spent(self, level: int, events: int, seconds: float) -> None:
+        """Note at which effort an epoch went, and how long its events took."""
+        self.effort.set(level)
+        if events:
+            self.effort_seconds.labels(str(level)).inc(seconds)
+            self.effort_events.labels(str(level)).inc(events)
 
     def latencies(self, records: list[Record], events_topic: str, now_ms: int) -> None:
         """Note how long ago the events of a committed epoch were appended."""

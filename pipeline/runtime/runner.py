@@ -26,6 +26,7 @@ from pipeline.epochs.processor import Applied, Processor
 from pipeline.epochs.recovery import Identity, Recovered, overtaken, recover
 from pipeline.messages import Manifest, Record, TopicPartition
 from pipeline.ports import Clock, CommitUnknown, Fenced, Sink, SnapshotStore, Source
+from pipeline.runtime.governor import Governor
 from pipeline.runtime.metrics import LearnerMetrics
 from pipeline.runtime.snapshots import SnapshotWriter
 from pipeline.settings import Settings
@@ -79,6 +80,7 @@ class Runner:
         self._writer = SnapshotWriter(
             parts.snapshots, parts.settings.epochs.snapshot_interval_s, parts.metrics, parts.clock
         )
+        self._governor = Governor(parts.settings.learning.effort, parts.settings.learning.micro_batch)
         self.processor: Processor | None = None
         self.standing = Standing()
         self._begun: dict[TopicPartition, int] = {}
@@ -177,18 +179,24 @@ class Runner:
         assert self.processor is not None
         metrics, clock = self._parts.metrics, self._parts.clock
         records = self._poll(source)
-        now = clock.now_ms()
+        began, now = time.monotonic(), clock.now_ms()
+        after = source.positions()
+        events, unread = self._waiting(source, records, after)
+        effort = self._governor.choose(events + unread, began)
         due = self.processor.pending()
         if not records and (due is None or due > now):
             return
-        epoch, after = self.standing.epoch + 1, source.positions()
+        epoch = self.standing.epoch + 1
         with metrics.stage.labels("step").time():
-            applied = self.processor.apply(epoch, records, now)
-        manifest = self._manifest(epoch, applied, records, after, now)
+            applied = self.processor.apply(epoch, records, now, effort)
+        manifest = self._manifest(epoch, applied, records, after, now, effort)
         with metrics.stage.labels("commit").time():
             offset = sink.commit(applied.outputs, manifest, after)
         self.standing = self.standing.after(manifest, offset)
+        seconds = time.monotonic() - began
+        self._governor.learned(effort, events, seconds)
         metrics.epoch_committed(epoch, applied, self.processor)
+        metrics.effort_spent(effort, events, seconds)
         metrics.latencies(records, self._parts.settings.topic("events"), clock.now_ms())
         self._writer.maybe_write(self.processor, self.standing)
 
@@ -199,8 +207,23 @@ class Runner:
             records += source.poll(epochs.max_events - len(records), epochs.linger_ms / 1000)
         return records
 
+    def _waiting(
+        self, source: Source, records: list[Record], positions: dict[TopicPartition, int]
+    ) -> tuple[int, int]:
+        """Events among the records just read, and those of the log still to be read."""
+        topic = self._parts.settings.topic("events")
+        ends = source.high_watermarks()
+        behind = (ends.get(tp, at) - at for tp, at in positions.items() if tp.topic == topic)
+        return sum(record.topic == topic for record in records), sum(max(lag, 0) for lag in behind)
+
     def _manifest(
-        self, epoch: int, applied: Applied, records: list[Record], after: dict[TopicPartition, int], now: int
+        self,
+        epoch: int,
+        applied: Applied,
+        records: list[Record],
+        after: dict[TopicPartition, int],
+        now: int,
+        effort: int,
     ) -> Manifest:
         assert self.processor is not None
         before = {**self._begun, **self.standing.positions}
@@ -218,4 +241,5 @@ class Runner:
             fingerprint=self._parts.who.fingerprint,
             input_digest=chained_input(self.standing.input_digest, ranges),
             state_digest=applied.state_digest,
+            effort=effort,
         )

@@ -1,0 +1,78 @@
+"""The governor: which effort the next epoch goes by, from what waits and how long it takes. Manifests record it."""
+
+from __future__ import annotations
+
+from pipeline.learning.effort import level_of
+from pipeline.messages import FULL_EFFORT
+
+AUTO = "auto"
+BEHIND_S = 2.0
+CAUGHT_UP_S = 0.5
+PATIENCE_S = 2.0
+MOST_PATIENCE_S = 64.0
+TRIAL_S = 10.0
+MEMORY = 8.0
+GUESSED_S = (0.03, 0.05, 0.12, 0.17, 0.22)
+"""Seconds per micro-batch and level until they are measured: only their proportions matter for long."""
+
+
+class Governor:
+    """Keeps what waits below two seconds of work, by the greatest effort that does.
+
+    Down at once, as far as it takes; up one level when for a while less than
+    half a second of work has waited. An upper level that could not be held for
+    ten seconds is tried again after twice as long a while. So under a steady
+    load it stays at the level that just keeps up, and in a quiet hour at full effort.
+    Work is counted in micro-batches: one of a single event takes nearly as long as a full one.
+    """
+
+    def __init__(self, wanted: str, micro_batch: int) -> None:
+        """`wanted` as the setting `learning.effort`: auto, or a level that it then keeps to."""
+        self._fixed = wanted != AUTO
+        self._micro_batch = micro_batch
+        self._seconds: dict[int, float] = {}
+        self._moved_up_at: float | None = None
+        self._calm_since: float | None = None
+        self._patience = PATIENCE_S
+        self.level = level_of(wanted) if self._fixed else FULL_EFFORT
+
+    def choose(self, waiting: int, now: float) -> int:
+        """The level to go by while `waiting` events are still to be learned; `now` in seconds of a steady clock."""
+        if self._fixed:
+            return self.level
+        work = self._batches(waiting)
+        calm = work * self.seconds(self.level) <= CAUGHT_UP_S
+        if self._calm_since is None or not calm:
+            self._calm_since = now
+        if work * self.seconds(self.level) > BEHIND_S:
+            self._down(work, now)
+        elif self.level < FULL_EFFORT and now - self._calm_since >= self._patience:
+            self.level += 1
+            # What it took when it was left may have been a hiccup: from here up all is measured anew.
+            self._seconds = {level: taken for level, taken in self._seconds.items() if level < self.level}
+            self._moved_up_at = self._calm_since = now
+        return self.level
+
+    def learned(self, level: int, events: int, seconds: float) -> None:
+        """An epoch of so many events took this long at that level, from poll to commit."""
+        batches = self._batches(events)
+        if batches:
+            kept = MEMORY / (MEMORY + batches) if level in self._seconds else 0.0
+            self._seconds[level] = kept * self.seconds(level) + (1 - kept) * seconds / batches
+
+    def seconds(self, level: int) -> float:
+        """Seconds that a micro-batch takes at a level: measured, else in proportion to the nearest one that is."""
+        if level in self._seconds or not self._seconds:
+            return self._seconds.get(level, GUESSED_S[level])
+        nearest = min(self._seconds, key=lambda measured: abs(measured - level))
+        return self._seconds[nearest] * GUESSED_S[level] / GUESSED_S[nearest]
+
+    def _down(self, work: int, now: float) -> None:
+        failed = self._moved_up_at is not None and now - self._moved_up_at < TRIAL_S
+        self._patience = min(2 * self._patience, MOST_PATIENCE_S) if failed else PATIENCE_S
+        self._moved_up_at = None
+        fitting = [level for level in range(self.level) if work * self.seconds(level) <= BEHIND_S]
+        self.level = max(fitting, default=0)
+
+    def _batches(self, events: int) -> int:
+        return -(-events // self._micro_batch)

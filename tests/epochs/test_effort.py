@@ -1,0 +1,147 @@
+"""Effort: what each level leaves out, and that epochs of different efforts replay to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import islice
+
+import pytest
+import torch
+from oracle import judge
+from shard import Shard, WholeLog, shop, tiny_settings
+
+from consumers.dump import read_dumped
+from pipeline.epochs.digest import config_hash
+from pipeline.epochs.history import EPOCH, read_verified
+from pipeline.learning.effort import FULL, LADDER, level_of
+from pipeline.learning.learner import Learner
+from pipeline.messages import FULL_EFFORT, Event, Item, Manifest, encode
+from pipeline.step import step
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+LIVES = (4, 0, 3, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def changing() -> Shard:
+    """A shop whose learner was started again and again, each time at another effort."""
+    shard = Shard()
+    steps = shop(shard, random.Random(3), items=4)
+    for level in LIVES:
+        shard.run(islice(steps, 16), settings=tiny_settings(learning={"effort": str(level)}))
+    return shard
+
+
+def test_epochs_of_different_efforts_replay_to_the_same_state_and_lists(changing: Shard) -> None:
+    efforts = [manifest.effort for manifest in changing.manifests() if manifest.kind == EPOCH]
+    assert list(dict.fromkeys(efforts)) == list(LIVES)
+    assert "digest-reset" not in {manifest.kind for manifest in changing.manifests()}, "recovery replayed them exactly"
+    judge(WholeLog(changing), changing.settings)
+
+
+def test_with_another_effort_than_its_manifest_names_a_replay_differs(changing: Shard) -> None:
+    processor, source, different = changing.processor(), changing.source(), set()
+    for manifest in changing.manifests():
+        if manifest.kind == EPOCH:
+            processor.apply(manifest.epoch, read_verified(source, manifest.ranges), manifest.clock, FULL_EFFORT)
+            if processor.state_digest != manifest.state_digest:
+                different.add(manifest.effort)
+            processor.state_digest = manifest.state_digest
+    assert 0 in different
+
+
+@pytest.mark.parametrize("level", range(FULL_EFFORT + 1))
+def test_the_effort_that_is_set_stands_in_every_epochs_manifest(level: int) -> None:
+    shard = Shard(tiny_settings(learning={"effort": str(level)}))
+    shard.run(islice(shop(shard, random.Random(5), items=4), 30))
+    assert {manifest.effort for manifest in shard.manifests() if manifest.kind == EPOCH} == {level}
+    judge(WholeLog(shard), shard.settings)
+
+
+def test_a_manifest_of_before_there_were_efforts_means_full(changing: Shard) -> None:
+    (manifest, *_) = changing.manifests()
+    old = json.loads(encode(manifest))
+    assert old.pop("effort") == FULL_EFFORT
+
+    read = read_dumped(json.dumps(old).encode())
+    assert isinstance(read, Manifest)
+    assert read == manifest
+    with pytest.raises(ValueError, match="effort"):
+        read_dumped(json.dumps(old | {"effort": FULL_EFFORT + 1}).encode())
+
+
+def test_effort_is_no_part_of_what_the_settings_say_is_learned() -> None:
+    lean, full = (tiny_settings(learning={"effort": effort}) for effort in ("lean", "full"))
+    assert config_hash(lean) == config_hash(full)
+
+
+def learner_of(level: int, items: int = 30) -> Learner:
+    learner = Learner(tiny_settings(), torch.device("cpu"))
+    learner.effort = LADDER[level]
+    for n in range(items):
+        learner.catalogue.describe(Item(f"i{n}"))
+    learner.resize()
+    return learner
+
+
+def taught(learner: Learner, count: int, seed: int = 1) -> None:
+    chance = random.Random(seed)
+    for start in range(0, count, 16):
+        times = [1_700_000_000_000 + 1000 * (start + n) for n in range(16)]
+        events = [Event("like", time, f"u{chance.randrange(9)}", item_id=f"i{chance.randrange(30)}") for time in times]
+        step(learner, events, times, times[0])
+
+
+def parts(learner: Learner, prefix: str) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in learner.state().items() if name.startswith(prefix)}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_each_level_takes_as_many_gradient_steps_as_it_says() -> None:
+    taken = []
+    for effort in LADDER:
+        learner = learner_of(effort.level)
+        taught(learner, 64 * 6)
+        taken.append((int(learner.interest.progress[2]), int(learner.weights.progress[1])))
+    (lean, lean_weights), (untrained, weights), *trained = taken
+    assert lean == untrained == 0
+    assert 0 < lean_weights < weights
+    steps = [interest for interest, _ in trained]
+    assert steps == sorted(set(steps))
+
+
+def test_the_interest_model_is_left_alone_at_lean_and_says_nothing() -> None:
+    learner = learner_of(FULL_EFFORT)
+    taught(learner, 160)
+    learner.effort = LADDER[0]
+    before = parts(learner, "scorer.interest.net.")
+    taught(learner, 160, seed=2)
+    assert equal(before, parts(learner, "scorer.interest.net."))
+    events = [Event("like", 1_700_000_900_000, f"u{n}", item_id=f"i{n}") for n in range(9)]
+    batch = learner.admit(events, [event.timestamp for event in events], 1_700_000_800_000)
+    feature_QCK = learner.predict(batch.questions).lists.feature_QCK
+    silent = [c.name == "interest" for c in learner.columns] * 2
+    assert (feature_QCK[:, :, silent] == 0).all()
+    assert (feature_QCK[:, :, [not s for s in silent]] != 0).any()
+
+
+def test_a_lean_spell_leaves_no_gradient_steps_to_catch_up_with() -> None:
+    learner = learner_of(0)
+    taught(learner, 640)
+    learner.effort = FULL
+    before = int(learner.interest.progress[2])
+    taught(learner, 16, seed=2)
+    assert int(learner.interest.progress[2]) - before <= 2
+
+
+def test_levels_are_their_own_numbers() -> None:
+    assert [effort.level for effort in LADDER] == list(range(FULL_EFFORT + 1))
+    assert [level_of(effort.name) for effort in LADDER] == [level_of(str(effort.level)) for effort in LADDER]
+    with pytest.raises(ValueError, match="deep"):
+        level_of("deep")

@@ -1,0 +1,111 @@
+"""The governor on a simulated machine: down under a backlog, up again after it, steady under a steady load."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+
+from pipeline.messages import FULL_EFFORT
+from pipeline.runtime.governor import GUESSED_S, Governor
+
+MICRO_BATCH, MAX_EVENTS = 64, 256
+OVERHEAD_S = 0.01
+IDLE_S = 0.2
+
+
+@dataclass
+class Turn:
+    """One turn of the loop: when it began, what waited, the level taken."""
+
+    at: float
+    waiting: int
+    level: int
+
+
+def simulated(
+    governor: Governor, seconds: float, rate: Callable[[float], float], backlog: int = 0, slower: float = 1.0
+) -> Iterator[Turn]:
+    """The runner's loop on a machine whose micro-batches cost what was guessed times `slower`, with some noise."""
+    chance, now, waiting = random.Random(1), 0.0, float(backlog)
+    while now < seconds:
+        events = min(int(waiting), MAX_EVENTS)
+        level = governor.choose(int(waiting), now)
+        yield Turn(now, int(waiting), level)
+        spent = 0.0
+        if events:
+            # A single event costs a third of a full micro-batch.
+            share = sum(
+                (1 + 2 * min(MICRO_BATCH, events - at) / MICRO_BATCH) / 3 for at in range(0, events, MICRO_BATCH)
+            )
+            spent = OVERHEAD_S + share * GUESSED_S[level] * slower * chance.uniform(0.9, 1.1)
+            governor.learned(level, events, spent)
+        spent = spent or IDLE_S
+        waiting += rate(now) * spent - events
+        now += spent
+
+
+def capacity(level: int) -> float:
+    """Events per second of the machine at a level."""
+    return MAX_EVENTS / (OVERHEAD_S + MAX_EVENTS / MICRO_BATCH * GUESSED_S[level])
+
+
+def test_a_backlog_is_worked_off_lean_and_then_all_is_learned_again() -> None:
+    turns = list(simulated(Governor("auto", MICRO_BATCH), 60, lambda now: 5.0, backlog=20_000))
+    assert turns[0].level == 0
+    done = next(turn.at for turn in turns if turn.waiting < MAX_EVENTS)
+    assert done < 1.2 * 20_000 / capacity(0)
+    assert {turn.level for turn in turns if turn.at > done + 10} == {FULL_EFFORT}
+    levels = [turn.level for turn in turns]
+    climbed = [level for before, level in pairwise(levels) if level != before]
+    assert climbed == [1, 2, 3, 4], "one step at a time"
+
+
+@pytest.mark.parametrize("slower", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("level", range(FULL_EFFORT + 1))
+def test_a_steady_load_is_learned_at_the_effort_that_keeps_up(level: int, slower: float) -> None:
+    load = 0.85 * capacity(level) / slower
+    turns = [t for t in simulated(Governor("auto", MICRO_BATCH), 600, lambda now: load, slower=slower) if t.at > 60]
+    assert max(turn.waiting for turn in turns) < 4 * load + MAX_EVENTS, "never more than a few seconds behind"
+    shares = [sum(turn.level == wanted for turn in turns) / len(turns) for wanted in range(FULL_EFFORT + 1)]
+    assert sum(shares[level:]) > 0.8, shares
+
+
+def test_a_level_that_cannot_be_held_is_tried_ever_more_rarely() -> None:
+    load = 0.5 * (capacity(0) + capacity(1))
+    turns = list(simulated(Governor("auto", MICRO_BATCH), 900, lambda now: load))
+    tries = [b.at for a, b in pairwise(turns) if b.level > a.level]
+    assert 3 < len(tries) < 40
+    assert sum(at < 100 for at in tries) > sum(at > 800 for at in tries)
+
+
+def test_a_peak_is_followed_down_and_up() -> None:
+    peak = 0.9 * capacity(0)
+    turns = list(simulated(Governor("auto", MICRO_BATCH), 240, lambda now: peak if 60 < now < 120 else 20.0))
+    assert all(turn.level == FULL_EFFORT for turn in turns if 10 < turn.at < 60)
+    assert min(turn.level for turn in turns if 60 < turn.at < 70) == 0
+    assert max(turn.waiting for turn in turns) < 4 * peak
+    assert turns[-1].level == FULL_EFFORT
+
+
+def test_single_events_that_cost_as_much_as_many_bring_no_one_down() -> None:
+    turns = list(simulated(Governor("auto", MICRO_BATCH), 120, lambda now: 8.0))
+    assert {turn.level for turn in turns} == {FULL_EFFORT}
+
+
+@pytest.mark.parametrize(("wanted", "level"), [("lean", 0), ("2", 2), ("full", FULL_EFFORT)])
+def test_a_level_that_is_set_is_kept(wanted: str, level: int) -> None:
+    governor = Governor(wanted, MICRO_BATCH)
+    assert {governor.choose(waiting, float(now)) for now, waiting in enumerate([0, 10**6, 0, 0, 5])} == {level}
+
+
+def test_one_slow_epoch_is_forgotten() -> None:
+    governor = Governor("auto", MICRO_BATCH)
+    governor.learned(FULL_EFFORT, 10, 5.0)
+    assert governor.choose(10, 0.0) < FULL_EFFORT
+    for _ in range(40):
+        governor.learned(governor.level, 10, 0.05)
+    assert [governor.choose(10, now) for now in (10.0, 20.0, 30.0, 40.0)][-1] == FULL_EFFORT
