@@ -20,8 +20,10 @@ from pipeline.encoding.text import item_text, text_hash
 from pipeline.epochs.digest import threads_of
 from pipeline.epochs.history import EPOCH, read_verified, standing_after, verify_inputs
 from pipeline.epochs.processor import Processor
+from pipeline.learning.effort import level_of
 from pipeline.learning.learner import PEERS
 from pipeline.messages import (
+    FULL_EFFORT,
     DeadLetter,
     Event,
     EventVector,
@@ -71,6 +73,8 @@ class Backtest:
     def __post_init__(self) -> None:
         device = device_of(self.settings.learning.device)
         fix_threads(self.settings, device, os.cpu_count() or 1)
+        wanted = self.settings.learning.effort
+        self.effort = FULL_EFFORT if wanted == "auto" else level_of(wanted)
         self.decode: JsonDecoder = decoder_of(self.settings)
         self.processor = Processor(
             self.settings, device, self.decode, self._dead_letter, peers=self.peers, k=self.k, halves=True
@@ -87,7 +91,7 @@ class Backtest:
         self.processor.apply(0, first, 0, publish=False)
         began = time.perf_counter()
         for epoch, part in enumerate(micro_batches(len(event_records), self.settings.learning.micro_batch), 1):
-            self.processor.apply(epoch, event_records[part], 0, publish=False)
+            self.processor.apply(epoch, event_records[part], 0, self.effort, publish=False)
             self.progress(part.stop, len(event_records))
         if len(self.processor.learner.users.ids) == 0:
             raise EvaluationFailed(f"{events}: no usable event; {self.refused[0] if self.refused else 'it is empty'}")

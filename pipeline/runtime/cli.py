@@ -157,6 +157,7 @@ def evaluate(
     users: Annotated[Path | None, _option(help="Users as JSON Lines.")] = None,
     k: Annotated[int, typer.Option(min=1, max=500, help="Length of the lists that are scored.")] = 10,
     peers: Annotated[str, typer.Option(help="all, none, or names with commas.")] = "all",
+    effort: Annotated[str | None, _option(help="Learned per event: full (which auto is here), lean, or 0 to 4.")] = None,
     plan: Annotated[
         list[Path] | None, typer.Option(help="Recorded manifests (and dumped records) to replay.", show_default=False)
     ] = None,
@@ -188,7 +189,7 @@ def evaluate(
         if unknown := set(wanted) - set(ALL_PEERS):
             raise UsageError(f"--peers: unknown {', '.join(sorted(unknown))}; known: {', '.join(ALL_PEERS)}")
         undescribed = {} if items or plan else {"publishing.undescribed": True}
-        settings = _settings(config, None, namespace, undescribed)
+        settings = _settings(config, None, namespace, undescribed | {"learning.effort": effort})
         with progress("replaying" if plan else "evaluating", "epochs" if plan else "events") as advance:
             backtest = Backtest(settings, wanted, k, advance)
             if plan:
