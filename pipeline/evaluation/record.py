@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from pipeline.learning.learner import Batch
 from pipeline.learning.ranks import Ranks
 

@@ -100,6 +100,8 @@ class Tournament:
     def play(self, batch: Batch, ranks: Ranks, learner: Cpu) -> None:
         """Add the rivals' ranks to the learner's, let them learn; `learner` is what the learner spent on the batch."""
         self.learner += learner
+        if len(batch.events) == 0:
+            return
         for number, rival in enumerate(self.rivals):
             if len(ranks):
                 self._ask(rival, batch, ranks)

@@ -20,6 +20,10 @@ from pipeline.encoding.text import item_text, text_hash
 from pipeline.epochs.digest import threads_of
 from pipeline.epochs.history import EPOCH, read_verified, standing_after, verify_inputs
 from pipeline.epochs.processor import Processor
+from pipeline.evaluation.prequential import LEARNER
+from pipeline.evaluation.record import Recorder
+from pipeline.evaluation.rival import Rival, Tournament, contestants_of
+from pipeline.evaluation.rivals.registry import UnknownRival, chosen, known
 from pipeline.learning.effort import level_of
 from pipeline.learning.learner import PEERS
 from pipeline.messages import (
@@ -60,12 +64,18 @@ class EvaluationFailed(RuntimeError):
 
 @dataclass
 class Backtest:
-    """A processor over files, with what goes into the report."""
+    """A processor over files, with what goes into the report.
+
+    `peers` are columns of the learner's own that are scored alone, `rivals`
+    contestants beside it. With `record` every prediction is kept.
+    """
 
     settings: Settings
     peers: Sequence[str]
     k: int
     progress: Callable[[int, int], None] = lambda done, total: None
+    rivals: Sequence[Rival] = ()
+    record: bool = False
     refused: list[str] = field(default_factory=list)
     refused_lines: int = 0
     files: dict[str, str] = field(default_factory=dict)
@@ -76,9 +86,13 @@ class Backtest:
         wanted = self.settings.learning.effort
         self.effort = FULL_EFFORT if wanted == "auto" else level_of(wanted)
         self.decode: JsonDecoder = decoder_of(self.settings)
+        names = (LEARNER, *self.peers, *(name for rival in self.rivals for name in contestants_of(rival)))
+        self.recorder = Recorder(names) if self.record else None
+        self.tournament = Tournament(self.rivals, self.recorder)
         self.processor = Processor(
-            self.settings, device, self.decode, self._dead_letter, peers=self.peers, k=self.k, halves=True
-        )
+            self.settings, device, self.decode, self._dead_letter,
+            peers=self.peers, k=self.k, halves=True, tournament=self.tournament,
+        )  # fmt: skip
 
     def run(
         self, events: Path, items: Path | None, encoder: Callable[[], Encoder], users: Path | None = None
@@ -170,7 +184,26 @@ class Backtest:
             "refused_lines": self.refused_lines,
             "refused": self.refused,
             "learners": learners,
+            "contestants": self.tournament.report(),
         }
+
+
+def contestants(wanted: str, seed: int) -> tuple[tuple[str, ...], list[Rival]]:
+    """Peers and rivals by names with commas; `live` are the service's own, `all` everything, `none` nobody.
+
+    Raises UnknownRival with what there is.
+
+    >>> peers, rivals = contestants("live,isgd", 1)
+    >>> peers, {rival.family for rival in rivals}
+    (('popularity', 'item-item'), {'isgd'})
+    """
+    names = [name.strip() for name in wanted.split(",") if name.strip() not in ("", "none")]
+    peers = tuple(peer for peer in PEERS if {peer, "live", "all"} & set(names))
+    try:
+        return peers, chosen([name for name in names if name not in (*PEERS, "live")], seed)
+    except UnknownRival as error:
+        there = ", ".join((*PEERS, "live", *known()))
+        raise UnknownRival(f"unknown {error}; known: {there}, and FAMILY:SETTING") from None
 
 
 def replay_plan(
@@ -259,4 +292,3 @@ def _placed(path: Path, topic: str, kind: str, partitions: int) -> list[Record]:
 
 
 KEYS = {"events": "user_id", "items": "item_id", "users": "user_id"}
-ALL_PEERS = tuple(PEERS)

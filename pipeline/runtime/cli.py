@@ -156,13 +156,16 @@ def evaluate(
     items: Annotated[Path | None, _option(help="Items as JSON Lines.")] = None,
     users: Annotated[Path | None, _option(help="Users as JSON Lines.")] = None,
     k: Annotated[int, typer.Option(min=1, max=500, help="Length of the lists that are scored.")] = 10,
-    peers: Annotated[str, typer.Option(help="all, none, or names with commas.")] = "all",
+    peers: Annotated[
+        str, typer.Option(help="With commas: live (the service's own), incremental, batch, all, none, or names.")
+    ] = "live",
     effort: Annotated[str | None, _option(help="Learned per event: full (which auto is here), lean, or 0 to 4.")] = None,
     plan: Annotated[
         list[Path] | None, typer.Option(help="Recorded manifests (and dumped records) to replay.", show_default=False)
     ] = None,
     lists: Annotated[Path | None, _option(help="With --plan: write topic, key, value of each list here.")] = None,
     report: Annotated[Path | None, _option(help="Write the report as JSON.")] = None,
+    predictions: Annotated[Path | None, _option(help="Write each prediction's ranks as .npz.")] = None,
     config: ConfigOption = None,
     namespace: NamespaceOption = None,
     debug: DebugOption = False,
@@ -179,19 +182,21 @@ def evaluate(
         _must_exist(events, items, users, *(plan or ()))
         if sum(str(path) == "-" for path in (events, items, users)) > 1:
             raise UsageError("--events, --items, --users: only one of them can be standard input")
-        for written in (report, lists):
+        for written in (report, lists, predictions):
             if written is not None and not written.absolute().parent.is_dir():
                 raise UsageError(f"{written}: there is no such folder to write it in")
-        from pipeline.runtime.backtest import ALL_PEERS, Backtest, replay_plan
+        from pipeline.evaluation.rivals.registry import UnknownRival
+        from pipeline.runtime.backtest import Backtest, contestants, replay_plan
         from pipeline.runtime.composition import new_encoder
 
-        wanted = {"all": ALL_PEERS, "none": ()}.get(peers) or (() if peers == "none" else tuple(peers.split(",")))
-        if unknown := set(wanted) - set(ALL_PEERS):
-            raise UsageError(f"--peers: unknown {', '.join(sorted(unknown))}; known: {', '.join(ALL_PEERS)}")
         undescribed = {} if items or plan else {"publishing.undescribed": True}
         settings = _settings(config, None, namespace, undescribed | {"learning.effort": effort})
+        try:
+            columns, rivals = contestants(peers, settings.seed)
+        except UnknownRival as error:
+            raise UsageError(f"--peers: {error}") from None
         with progress("replaying" if plan else "evaluating", "epochs" if plan else "events") as advance:
-            backtest = Backtest(settings, wanted, k, advance)
+            backtest = Backtest(settings, columns, k, advance, rivals, record=predictions is not None)
             if plan:
                 with lists.open("w", encoding="utf-8") if lists else nullcontext() as out:
                     found = replay_plan(backtest, plan, events, items, out)
@@ -201,6 +206,8 @@ def evaluate(
         print_report(found, k)
         if report is not None:
             report.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", "utf-8")
+        if predictions is not None and backtest.recorder is not None:
+            backtest.recorder.predictions().save(predictions)
 
 
 @app.command()

@@ -98,9 +98,11 @@ def progress(label: str, unit: str) -> Iterator[Callable[[int, int | None], None
 def print_report(found: dict[str, Any], k: int) -> None:
     """The table of a backtest, a line for each learner, and what was refused."""
     columns = ("n", "ndcg", "hr", "mrr", "auc", "coverage", "gini", "last_half_ndcg", "new_item_ndcg", "new_user_ndcg")
-    typer.echo(f"{'':12}" + "".join(f"{name if name not in ('ndcg', 'hr') else f'{name}@{k}':>16}" for name in columns))
+    width = max(12, *(len(name) + 1 for name in found["learners"]))
+    titles = [f"{name}@{k}" if name in ("ndcg", "hr") else name for name in columns]
+    typer.echo(" " * width + "".join(f"{title:>16}" for title in titles))
     for learner, metrics in found["learners"].items():
-        typer.echo(f"{learner:12}" + "".join(_cell(metrics[name]) for name in columns))
+        typer.echo(f"{learner:{width}}" + "".join(_cell(metrics[name]) for name in columns))
     speed = found["learners"]["headrace"]["events_per_second"]
     typer.echo(f"{found['events']} events" + (f" at {speed:.0f} events/s" if speed else ""))
     for line in found["refused"][:SHOWN_REFUSALS]:
