@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.evaluation.refitting import Likes
 from pipeline.evaluation.rivals import kernels
 from pipeline.learning.arena import grown
 from pipeline.learning.learner import Batch
@@ -131,3 +132,25 @@ class OnlineEase:
     def notes(self) -> dict[str, object]:
         """Whether the catalogue was too large."""
         return {"limited_to": f"the {MOST_ITEMS} most liked items"} if self._ridge.limited else {}
+
+
+class RefittedEase:
+    """EASE as it is published, solved anew on a schedule; asked with the history as it is now."""
+
+    def __init__(self, shrink: float, asking: Asking) -> None:
+        self._shrink, self._asking, self._ridge = shrink, asking, Ridge()
+
+    def fit(self, likes: Likes) -> None:
+        """Count all likes anew, then solve."""
+        liked_UI = likes.matrix()
+        liked_UI.data[:] = np.minimum(liked_UI.data, 1)
+        gram_II = (liked_UI.T @ liked_UI).tocsr()
+        gram = Gram()
+        gram.count_I = torch.from_numpy(gram_II.diagonal().astype(np.float32))
+        gram.pair_II = gram_II.toarray()
+        np.fill_diagonal(gram.pair_II, 0)
+        self._ridge.solve(gram, self._shrink)
+
+    def scores(self, batch: Batch) -> Tensor:
+        """[Q, I] by the matrix solved last."""
+        return self._ridge.scores(self._asking, batch)
