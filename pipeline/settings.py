@@ -151,6 +151,7 @@ class Learning(Section):
     sequence: int = Field(default=64, ge=4, le=512)
     neighbours: int = Field(default=256, ge=8, le=4096)
     candidates: int = Field(default=120, ge=20, le=2000)
+    drift: Literal["react", "watch", "off"] = "watch"
     interest_steps: int = Field(default=3, ge=0, le=64)
     effort: EffortName = "auto"
     allowed_lateness_s: float = Field(default=7 * 86400, ge=0)

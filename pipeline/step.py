@@ -48,7 +48,7 @@ def step(
     predicted = process_time()
     ranks = learner.score(batch, predictions, peers)
     scored = process_time()
-    interest_loss, weights_loss = learner.learn(batch, predictions)
+    interest_loss, weights_loss = learner.learn(batch, predictions, ranks)
     cpu = Cpu(asking=predicted - began, learning=process_time() - scored)
     return Step(batch, ranks, interest_loss, weights_loss, cpu)
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pipeline.evaluation.metrics import NEW_ITEM_EVENTS, NEW_USER_EVENTS, Rolling, Tally
-from pipeline.learning.drift import DriftWatch
 from pipeline.learning.ranks import Ranks
 
 LEARNER = "headrace"
@@ -21,8 +20,6 @@ class Prequential:
         """`halves` keeps every prediction's rank, for the exact last half of a finite stream."""
         self.names = (LEARNER, *peers)
         self.tallies = {name: Tally(k, halves=halves) for name in self.names}
-        self.drifts = 0
-        self._drift = DriftWatch()
         self.rolling = {(name, metric): Rolling(ROLLING) for name in self.names for metric in ("hr", "ndcg")}
 
     def add(self, ranks: Ranks) -> None:
@@ -37,8 +34,6 @@ class Prequential:
             )
             for metric in ("hr", "ndcg"):
                 self.rolling[name, metric].add(found[metric])
-            if name == LEARNER:
-                self.drifts += self._drift.add((1 - found["ndcg"]).tolist())
 
     def report(self, catalogue_size: int) -> dict[str, dict[str, float | int | None]]:
         """Every metric of every learner."""

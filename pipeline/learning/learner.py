@@ -14,6 +14,7 @@ from pipeline.learning.batch import NO_ITEM, TYPES, Interactions, Questions, pac
 from pipeline.learning.candidates import Answers, ask, candidates
 from pipeline.learning.catalogue import Catalogue, unit
 from pipeline.learning.context import FIXED, context
+from pipeline.learning.drift import Drift, tell
 from pipeline.learning.effort import FULL
 from pipeline.learning.ranks import Ranks, best, pooled_rank, rank_of
 from pipeline.learning.scorer import Observation, Scorer
@@ -85,6 +86,7 @@ class Learner:
         priors = [column.prior for column in self.columns]
         self.weights = DynamicWeights(priors, FIXED + len(self.columns), settings.seed, device)
         self.track_US = torch.zeros(64, len(self.columns))
+        self.drift = Drift(learning.drift)
         self.kinds = sorted(learning.event_types)[: TYPES - 16]
 
     def admit(self, events: Sequence[Event], times: Sequence[int], watermark: int) -> Batch:
@@ -143,8 +145,10 @@ class Learner:
         item_count_Q = self.catalogue.count_I[target_Q]
         return Ranks(ranks, tops, (~banned_QI).sum(1), item_count_Q, batch.questions.history.count_Q)
 
-    def learn(self, batch: Batch, predicted: Predictions) -> tuple[float, float]:
+    def learn(self, batch: Batch, predicted: Predictions, ranks: Ranks) -> tuple[float, float]:
         """One gradient step of interest and weights each, and every scorer's statistics; returns both losses."""
+        reaction = self.drift.take(ranks, batch.questions.user_Q, len(batch.events))
+        tell(reaction, (self.weights, *self.scorers))
         hit_QC = (predicted.rows_QC == batch.target_Q[:, None]) & predicted.lists.present_QC
         found = torch.nonzero(hit_QC.any(1)).flatten()
         place = hit_QC[found].int().argmax(1)
@@ -196,6 +200,7 @@ class Learner:
     def state(self) -> dict[str, Tensor]:
         """All state, as named tensors."""
         tensors = self.catalogue.state() | self.users.state() | self.texts.state() | {"track_US": self.track_US}
+        tensors |= self.drift.state()
         for scorer in self.scorers:
             tensors |= {f"scorer.{scorer.name}.{name}": tensor for name, tensor in scorer.state().items()}
         return tensors | {f"weights.{name}": tensor for name, tensor in self.weights.state().items()}
@@ -205,6 +210,7 @@ class Learner:
         self.catalogue.load(tensors)
         self.users.load(tensors)
         self.texts.load(tensors)
+        self.drift.load(tensors)
         self.track_US = tensors["track_US"].clone()
         self.resize()
         for scorer in self.scorers:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.learning.drift import Reaction
 from pipeline.learning.optimise import Trainer
 
 MATURITIES = 6
@@ -93,6 +94,7 @@ class DynamicWeights:
         self._replay_target = torch.zeros(REPLAY, dtype=torch.int64)
         self._replay_weight = torch.zeros(REPLAY)
         self.loss = float("nan")
+        self._recent = 1.0
 
     @torch.no_grad()
     def score(self, lists: Lists) -> Tensor:
@@ -115,9 +117,15 @@ class DynamicWeights:
         held = min(int(self.progress[0]), REPLAY)
         if replay and held >= REPLAY_BATCH and self._replay is not None and len(target_Q) > 0:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + 31 * int(self.progress[1]))
-            rows = torch.randint(0, held, (REPLAY_BATCH,), generator=generator)
+            back = torch.randint(0, max(int(held * self._recent), 1), (REPLAY_BATCH,), generator=generator)
+            rows = (int(self.progress[0]) - 1 - back) % REPLAY
             self._step(_widened(self._replay[rows]), self._replay_target[rows], self._replay_weight[rows])
         return self.loss
+
+    def react(self, reaction: Reaction) -> None:
+        """Take steps of this length, and replay from this much of what is remembered."""
+        self.trainer.rate(reaction.rate)
+        self._recent = reaction.recent
 
     def gates(self, contexts_QX: Tensor) -> Tensor:
         """[K] mean weight of each feature over these contexts; for the metrics page."""

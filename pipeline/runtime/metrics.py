@@ -127,8 +127,9 @@ class LearnerMetrics:
         columns = processor.learner.columns
         for column, by_score, by_rank in zip(columns, weights[: len(columns)], weights[len(columns) :], strict=True):
             self.weight.labels(column.name).set(float(by_score + by_rank))
-        self.drifts.inc(max(board.drifts - self._drifts, 0))
-        self._drifts = board.drifts
+        drifts = processor.learner.drift.detected
+        self.drifts.inc(max(drifts - self._drifts, 0))
+        self._drifts = drifts
 
 
 class EmbedderMetrics(Collector):

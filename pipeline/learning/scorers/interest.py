@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pipeline.learning.batch import NO_ITEM, History, Questions, consumes_of, liked_of
 from pipeline.learning.catalogue import Catalogue
+from pipeline.learning.drift import Reaction
 from pipeline.learning.optimise import Trainer
 from pipeline.learning.scorer import Column, DenseAnswer, Observation
 from pipeline.learning.scorers.popularity import Popularity
@@ -56,6 +57,7 @@ class Interest:
         self.progress = torch.zeros(3, dtype=torch.int64)
         self.credit = torch.zeros(1, dtype=torch.float64)
         self.loss = float("nan")
+        self._recent = 1.0
 
     def resize(self, items: int, users: int) -> None:
         """Embeddings for new items: small random ids, so that at first the text speaks."""
@@ -96,6 +98,11 @@ class Interest:
             self.credit -= 1
             self.loss = self._step(self._replayed(), newest=False)
 
+    def react(self, reaction: Reaction) -> None:
+        """Take steps of this length, and replay from this much of what is remembered."""
+        self.trainer.rate(reaction.rate)
+        self._recent = reaction.recent
+
     def forget(self, user: int) -> None:
         """Histories are the arena's; a released row's windows are empty until it is given out again."""
         self.recent[self.recent == user] = -1
@@ -122,7 +129,7 @@ class Interest:
         """Users of three windows in four drawn from all that is remembered, the rest from the last."""
         generator = self._generator()
         written = int(self.progress[0])
-        held = min(written, REPLAY_USERS)
+        held = max(int(min(written, REPLAY_USERS) * self._recent), 1)
         late = torch.randint(0, min(held, RECENT_USERS), (WINDOWS // 4,), generator=generator)
         any_time = torch.randint(0, held, (WINDOWS - WINDOWS // 4,), generator=generator)
         back = torch.cat([late, any_time])

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.learning import kernels
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import NO_ITEM, Questions
+from pipeline.learning.drift import Reaction
 from pipeline.learning.scorer import Column, DenseAnswer, Observation
 
 # Channels of a pair's counts, and how each falls with the lag between the two events.
@@ -96,6 +97,12 @@ class Neighbours:
             self.value_INC[:, :, 5] /= self.gain
             self.total_I3[:, 2] /= self.gain
             self.gain.fill_(1.0)
+
+    def react(self, reaction: Reaction) -> None:
+        """Let what was counted before weigh less."""
+        if reaction.discount != 1:
+            self.value_INC *= reaction.discount
+            self.total_I3 *= reaction.discount
 
     def nearest(self, rows_Q: Tensor, items: int) -> Tensor:
         """[Q, items] symmetric cosine of items' co-occurrence: item-to-item lists."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions
+from pipeline.learning.drift import Reaction
 from pipeline.learning.scorer import Column, DenseAnswer, Observation
 
 HORIZONS = (float("inf"), 20_000.0, 2_000.0, 200.0)
@@ -47,6 +48,11 @@ class Popularity:
         signal = seen.events.signal_B[positive_B]
         for h in range(len(HORIZONS)):
             self.count_HI[h].index_add_(0, rows, signal)
+
+    def react(self, reaction: Reaction) -> None:
+        """Let what was counted before weigh less."""
+        if reaction.discount != 1:
+            self.count_HI *= reaction.discount
 
     def forget(self, user: int) -> None:
         """Counts name nobody."""
