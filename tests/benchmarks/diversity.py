@@ -68,7 +68,7 @@ def compared(stream: Stream, full: bool) -> list[dict[str, Any]]:
         if len(batch.target_Q):
             for one in shown:
                 one.add(learner, batch, predicted)
-        learner.learn(batch, predicted)
+        learner.learn(batch, predicted, learner.score(batch, predicted))
         watermark = max(watermark, events[-1].timestamp)
     return [one.report(len(stream.items)) for one in shown]
 

@@ -99,7 +99,7 @@ def record(options: argparse.Namespace) -> None:
         batch = learner.admit(events, times, watermark)
         predicted = learner.predict(batch.questions)
         recording.add(batch, predicted)
-        learner.learn(batch, predicted)
+        learner.learn(batch, predicted, learner.score(batch, predicted))
         watermark = max(watermark, times[-1])
     recording.close({"set": options.set, "events": len(stream.events), "full": options.full})
 
