@@ -100,13 +100,17 @@ def best_column(recorded: Recorded) -> int:
 def shares(feature_QCS: Tensor, present_QC: Tensor) -> Tensor:
     """[Q, C, S] 1 / (10 + rank) of each candidate in each column, rank 0 the best: what reciprocal-rank fusion adds up.
 
-    Equal values share the ranks in their order (Cormack et al. 2009 for the fusion).
+    Equal values share the ranks in their order; a column that says the same of
+    all adds nothing (Cormack et al. 2009 for the fusion).
     """
-    value_QCS = feature_QCS.masked_fill(~present_QC[:, :, None], -torch.inf)
+    present_QC1 = present_QC[:, :, None]
+    least_Q1S = feature_QCS.masked_fill(~present_QC1, torch.inf).amin(1, keepdim=True)
+    says_Q1S = feature_QCS.masked_fill(~present_QC1, -torch.inf).amax(1, keepdim=True) > least_Q1S
+    value_QCS = feature_QCS.masked_fill(~present_QC1, -torch.inf)
     order = torch.argsort(value_QCS, dim=1, descending=True, stable=True)
     places_QCS = torch.arange(value_QCS.shape[1])[None, :, None].expand_as(value_QCS)
     rank_QCS = torch.empty_like(order).scatter_(1, order, places_QCS)
-    return present_QC[:, :, None] / (FUSION + rank_QCS)
+    return (present_QC1 & says_Q1S) / (FUSION + rank_QCS)
 
 
 @dataclass(frozen=True)

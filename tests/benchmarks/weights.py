@@ -6,14 +6,16 @@
 `record` runs the learner once and keeps what its weights saw and served,
 float16, in memory-mapped files; `compare` ranks the same candidates again by
 every policy. All rivals of the dynamic weights are tuned in hindsight, on the
-very lists that are compared; the dynamic weights know only what came before.
+very lists that are compared (one of them on the first half of the lists: its
+last half is what such tuning is worth on what comes next); the dynamic weights
+know only what came before.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,9 @@ from pipeline.step import micro_batches
 
 ETAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SMOOTHING = 0.05
+SPREAD = 0.1
+"""Of z-scores within a list: below it all are the same but for rounding."""
+
 DYNAMIC = "dynamic weights"
 
 
@@ -131,24 +136,33 @@ def rules_of() -> list[Rule]:
     ]
 
 
+def telling(recorded: Recorded, scorers: int) -> Tensor:
+    """[N, C, S] the rank features, 0 where a column says the same of all: its ranks are but the candidates' order.
+
+    The z-scores, which come first, tell.
+    """
+    value_NCS = recorded.feature_NCK[:, :, :scorers]
+    spread_N1S = value_NCS.amax(1, keepdim=True) - value_NCS.amin(1, keepdim=True)
+    return recorded.feature_NCK[:, :, -scorers:] * (spread_N1S > SPREAD)
+
+
 def policies(recorded: Recorded, score_NC: Tensor, meta: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Each policy's nDCG@10 [N] and what was chosen in hindsight for it."""
     features = recorded.feature_NCK.shape[2]
     scorers = len(meta["columns"])
-    ranks = slice(features - scorers, features)
     found: dict[str, Any] = {DYNAMIC: (gain(score_NC, recorded.present_NC, recorded.target_N), None)}
     static_K = best_static(recorded, starts_of(features, options.restarts), options.epochs)
     found["static, best in hindsight"] = (static_gain(recorded, static_K), static_K.tolist())
-    single = best_column(recorded)
-    chosen = meta["columns"][single % scorers]
-    found["best single column"] = (static_gain(recorded, torch.eye(features)[single]), chosen)
-    fused = [
-        gain(shares(p.feature_NCK[:, :, ranks], p.present_NC).sum(2), p.present_NC, p.target_N)
-        for p in recorded.parts()
-    ]
+    half = recorded[: len(recorded) // 2]
+    early_K = best_static(half, starts_of(features, options.restarts), options.epochs)
+    found["static, best of the first half"] = (static_gain(recorded, early_K), early_K.tolist())
+    alone = replace(recorded, feature_NCK=telling(recorded, scorers))
+    single = best_column(alone)
+    found["best single column"] = (static_gain(alone, torch.eye(scorers)[single]), meta["columns"][single])
+    fused = [gain(shares(p.feature_NCK, p.present_NC).sum(2), p.present_NC, p.target_N) for p in alone.parts()]
     found["equal weights (reciprocal ranks)"] = (torch.cat(fused), None)
     rules = rules_of()
-    gain_GN = rule_gains(recorded, ranks, rules)
+    gain_GN = rule_gains(alone, slice(None), rules)
     for name, printed in (("the rule, by its formula", False), ("the rule, by its worked example", True)):
         best = max((float(gain_GN[g].mean()), g) for g, rule in enumerate(rules) if rule.printed == printed)[1]
         found[name] = (gain_GN[best], asdict(rules[best]))

@@ -103,6 +103,13 @@ def test_shares_are_those_of_reciprocal_rank_fusion() -> None:
     assert shares(feature, present)[0, :, 0].tolist() == pytest.approx([1 / 11, 1 / 10, 0.0])
 
 
+def test_column_that_says_the_same_of_all_has_no_share() -> None:
+    feature = torch.tensor([[[3.0, 2.0], [9.0, 2.0], [1.0, 5.0]]])
+    found = shares(feature, torch.tensor([[True, True, False]]))
+    assert not found[0, :, 1].any()
+    assert found[0, :2, 0].all()
+
+
 def test_worked_example_as_printed() -> None:
     assert Rule(eta=1.0, printed=True).moved(ONES, EXAMPLE, EXAMPLE.mean()).tolist() == [2.0, 1.0, 2.0]
 
