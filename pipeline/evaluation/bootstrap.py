@@ -61,7 +61,7 @@ def ratio_interval(
     total_S = sums_GS.sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn_R = drawn_RS[:, 0] / drawn_RS[:, 1]
-        return _interval(float(total_S[0] / total_S[1]), np.nan_to_num(drawn_R, nan=np.inf), level)
+        return _interval(float(total_S[0] / total_S[1]), np.where(np.isnan(drawn_R), np.inf, drawn_R), level)
 
 
 def _by_user(score_NS: Floats, user_N: NDArray[np.int32]) -> tuple[Floats, Floats]:

@@ -107,7 +107,8 @@ class Refitted:
         """Note the likes, and fit if that is within the allowance."""
         self._likes.add(batch)
         self._events += len(batch.events)
-        if self._likes.count >= FIRST_LIKES and self._cost_per_like * self._likes.count <= allowance:
+        affordable = not self._refits or self._cost_per_like * self._likes.count <= allowance
+        if self._likes.count >= FIRST_LIKES and affordable:
             began = self._clock()
             self._model.fit(self._likes)
             spent = self._clock() - began

@@ -47,7 +47,8 @@ class Gram:
         self._reserve(int(events.item_B.max()) + 1)
         kernels.count_pairs(
             self.pair_II, events.item_B.numpy(), events.liked_B.numpy(), batch.seen.positive_B.numpy(),
-            before.item_QL.numpy(), before.code_QL.numpy(), np.ones(before.item_QL.shape[1], np.float32), True, True,
+            before.item_QL.numpy(), before.code_QL.numpy(), np.ones(before.item_QL.shape[1], np.float32),
+            True, True, True,
         )  # fmt: skip
         rows = events.item_B[batch.seen.positive_B]
         self.count_I.index_add_(0, rows, torch.ones(len(rows)))

@@ -102,6 +102,7 @@ class ItemKnn:
         kernels.count_pairs(
             self._pair_II, batch.events.item_B.numpy(), batch.events.liked_B.numpy(), learn_B.numpy(),
             before.item_QL.numpy(), before.code_QL.numpy(), self._weight_L, counting.likes_only, counting.both_ways,
+            counting.decay == 1,
         )  # fmt: skip
         counted_B = batch.seen.positive_B if counting.likes_only else learn_B
         rows = batch.events.item_B[counted_B]

@@ -8,8 +8,20 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def count_pairs(pair_II, item_B, liked_B, learn_B, hist_BL, code_BL, weight_L, likes_only, both_ways):
-    """Add weight[lag] to (old, new) for each event's item and its user's previous ones, and to (new, old) if asked."""
+def repeated(hist_L, lag):
+    """Whether the item at a lag stands at a smaller one too."""
+    for earlier in range(lag):  # noqa: SIM110 - numba has no any()
+        if hist_L[earlier] == hist_L[lag]:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def count_pairs(pair_II, item_B, liked_B, learn_B, hist_BL, code_BL, weight_L, likes_only, both_ways, distinct):
+    """Add weight[lag] to (old, new) for each event's item and its user's previous ones, and to (new, old) if asked.
+
+    With `distinct` an item that stands in a history more than once counts once.
+    """
     for b in range(item_B.shape[0]):
         j = item_B[b]
         if j < 0 or not learn_B[b] or (likes_only and not liked_B[b]):
@@ -17,6 +29,8 @@ def count_pairs(pair_II, item_B, liked_B, learn_B, hist_BL, code_BL, weight_L, l
         for lag in range(min(hist_BL.shape[1], weight_L.shape[0])):
             i = hist_BL[b, lag]
             if i < 0 or i == j or (likes_only and not (code_BL[b, lag] & 1)):
+                continue
+            if distinct and repeated(hist_BL[b], lag):
                 continue
             pair_II[i, j] += weight_L[lag]
             if both_ways:
