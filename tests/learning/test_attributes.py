@@ -14,7 +14,7 @@ from pipeline.learning.scorer import Observation
 from pipeline.learning.scorers.attributes import Attributes
 from pipeline.learning.traits import MOST, MOST_ATTRIBUTES, Traits
 
-AFFINITY, TREND, CROSSED, AGE = range(4)
+AFFINITY, TREND, CROSSED = range(3)
 LIKED = pack_code(0, 4, True, True)
 
 
@@ -190,22 +190,13 @@ class TestColumns:
         assert torch.equal(*scores(scorer, CROSSED, [8, 9], [[], []]))
         assert not scorer.users.trait_RT[8].any()
 
-    def test_newer_items_are_younger(self) -> None:
-        scorer = shop()
-        scorer.observe(likes([0] * 8, [1] * 8, [[]] * 8))
-        scorer.observe(likes([0] * 8, [2] * 8, [[]] * 8))
-        age = scores(scorer, AGE, [0], [[]])[0]
-        assert age[2] > age[1]
-        scorer.observe(likes([0], [1], [[]]))
-        assert scores(scorer, AGE, [0], [[]])[0, 2] > scores(scorer, AGE, [0], [[]])[0, 1]
-
     def test_rows_alone_are_rows_of_the_whole(self) -> None:
         scorer = shop()
         scorer.observe(likes([0, 1, 2], [3, 4, 5], [[1], [2], [0]]))
         questions = Questions(torch.tensor([3, 4]), history([[5, 2], [1]]), torch.zeros(2, 20, dtype=torch.bool))
         answer = scorer.ask(questions)
         rows = torch.tensor([[4, 0, 19], [7, 7, 3]])
-        for column in range(4):
+        for column in range(3):
             whole = answer.whole(column)
             assert torch.equal(answer.at(rows)[:, :, column], whole.gather(1, rows))
 

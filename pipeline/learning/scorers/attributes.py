@@ -1,4 +1,4 @@
-"""Attributes as features: what a user likes among items' traits, what is liked by users of such traits, what is new."""
+"""Attributes as features: what a user likes among items' traits, what is liked by users of such traits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from pipeline.learning import attribute_kernels as kernels
-from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions
 from pipeline.learning.scorer import Answer, Column, DenseAnswer, Observation
 from pipeline.learning.traits import TRAITS, Traits
@@ -41,15 +40,16 @@ class Attributes:
     attributes-crossed: a softmax regression over hashed crosses of (the user's
     attributes and last items' traits) with the item's traits, learned online
     against sampled items by Adagrad (McMahan et al. 2013 for the setting).
-    age: how few events ago an item was first liked or, until then, heard of.
+
+    None proposes: that would score the whole catalogue for each question.
+    How new an item is was a column too and earned nothing (0.3% within noise).
     """
 
     name = "attributes"
     columns = (
-        Column("attributes", logarithmic=False, prior=0.1),
-        Column("attributes-trend", logarithmic=False, prior=0.1),
-        Column("attributes-crossed", logarithmic=False, proposes=10, prior=0.1),
-        Column("age", logarithmic=False, prior=0.0),
+        Column("attributes", logarithmic=False, prior=0.0),
+        Column("attributes-trend", logarithmic=False, prior=0.0),
+        Column("attributes-crossed", logarithmic=False, prior=0.0),
     )
 
     def __init__(self, seed: int, items: Traits) -> None:
@@ -59,21 +59,16 @@ class Attributes:
         self.users = Traits()
         self.liked_V = torch.zeros(TRAITS)
         self.likes = torch.zeros(1)
-        self.born_I = torch.zeros(64, dtype=torch.int64)
-        self.liked_I = torch.zeros(64, dtype=torch.bool)
         self.known = torch.zeros(1, dtype=torch.int64)
         self.clock = torch.zeros(1, dtype=torch.int64)
         self.weight_W = torch.zeros(CROSSES)
         self.square_W = torch.zeros(CROSSES)
         self._decay_L = (DECAY ** np.arange(RECENT)).astype(np.float32)
 
-    _STATE = ("liked_V", "likes", "born_I", "liked_I", "known", "clock", "weight_W", "square_W")
+    _STATE = ("liked_V", "likes", "known", "clock", "weight_W", "square_W")
 
     def resize(self, items: int, users: int) -> None:
-        """Make room; items that are new are born now."""
-        self.born_I = grown(self.born_I, items)
-        self.liked_I = grown(self.liked_I, items)
-        self.born_I[int(self.known) : items] = self.clock
+        """Make room."""
         self.known.clamp_(min=items)
         self._items.resize(items)
         self.users.resize(users)
@@ -98,8 +93,6 @@ class Attributes:
         mass_BT = weight_BT * signal_B[:, None]
         self.liked_V.index_add_(0, trait_BT.flatten().long(), mass_BT.flatten())
         self.likes += signal_B.sum()
-        self.born_I[item_B[~self.liked_I[item_B]]] = self.clock
-        self.liked_I[item_B] = True
         self._learn_crosses(seen, positive_B)
         self.clock += events
 
@@ -108,7 +101,7 @@ class Attributes:
         self.users.forget(user)
 
     def state(self) -> dict[str, Tensor]:
-        """Counts, births, crosses, and the users' traits."""
+        """Counts, crosses, and the users' traits."""
         return {name: getattr(self, name) for name in self._STATE} | {
             f"users.{name}": tensor for name, tensor in self.users.state().items()
         }
@@ -134,14 +127,12 @@ class Attributes:
             share_V = self._items.share_V / max(int(self.known), 1)
             trend_V = torch.log(self._rates() / (share_V.float() + 1 / TRAITS))
             kernels.mean_of(trait_RT, weight_RT, trend_V.numpy(), rows, out_QC.numpy())
-        elif column == 2:
+        else:
             kernels.crossed(
                 trait_RT, weight_RT, self.users.trait_RT.numpy(), self.users.weight_RT.numpy(),
                 questions.user_Q.numpy(), item_QL, code_QL, CROSSED_HISTORY, self.weight_W.numpy(), TRAITS,
                 rows, out_QC.numpy(),
             )  # fmt: skip
-        else:
-            out_QC = -torch.log1p((self.clock - self.born_I[rows_QC]).float())
         return out_QC
 
     def _rates(self) -> Tensor:
