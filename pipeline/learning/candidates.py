@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pipeline.learning.batch import Questions, top
+from pipeline.learning.batch import Questions
+from pipeline.learning.ordering import best
 from pipeline.learning.scorer import Answer, EmptyAnswer, Scorer
 
 FUSION = 10.0
@@ -66,8 +67,6 @@ def candidates(answers: Answers, banned_QI: Tensor, filler_I: Tensor, n: int) ->
         rows_QN, meant_QN = answer.propose(column, proposes, banned_QI)
         share_N = 1 / (FUSION + torch.arange(rows_QN.shape[1], dtype=torch.float32))
         fused_QI.scatter_add_(1, rows_QN, share_N * meant_QN)
-    fused_QI.masked_fill_(banned_QI, 0)
-    rows_QC = top(fused_QI, n)
-    present_QC = fused_QI.gather(1, rows_QC) > 0
+    rows_QC, present_QC = best(fused_QI, banned_QI, n)
     short = (0, n - rows_QC.shape[1])
     return pad(rows_QC, short), pad(present_QC, short)

@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.learning.batch import History, Interactions, Questions, top
+from pipeline.learning.batch import History, Interactions, Questions
 from pipeline.learning.effort import FULL, Effort
+from pipeline.learning.ordering import best
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,7 @@ class DenseAnswer:
 
     def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        score_QI = self._scores[column].masked_fill(banned_QI, -torch.inf)
-        rows_QN = top(score_QI, n)
-        found_QN = score_QI.gather(1, rows_QN)
-        return rows_QN, (found_QN != 0) & (found_QN > -torch.inf)
+        return best(self._scores[column], banned_QI, n)
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.learning.drift import Reaction
 from pipeline.learning.optimise import Trainer
+from pipeline.learning.ordering import ranks
 
 MATURITIES = 6
 HIDDEN = (32, 16)
@@ -50,10 +51,7 @@ def features(score_QCS: Tensor, logarithmic_S: Tensor, present_QC: Tensor) -> Te
     deviation_Q1S = (centred_QCS.square().sum(1, keepdim=True) / size_Q11).sqrt()
     z_QCS = (centred_QCS / (deviation_Q1S + NOISE)).clamp(-4, 4)
     value_QCS = value_QCS.masked_fill(~present_QC[:, :, None], -torch.inf)
-    ordered = torch.argsort(value_QCS, dim=1, descending=True, stable=True)
-    places = torch.arange(value_QCS.shape[1], dtype=torch.float32)[None, :, None].expand_as(value_QCS)
-    rank_QCS = torch.empty_like(value_QCS).scatter_(1, ordered, places)
-    return torch.cat([z_QCS, (1 - torch.log1p(rank_QCS) / 2.5) * there_QC1], dim=2)
+    return torch.cat([z_QCS, (1 - torch.log1p(ranks(value_QCS)) / 2.5) * there_QC1], dim=2)
 
 
 def maturity(count: Tensor) -> Tensor:

@@ -1,0 +1,50 @@
+"""The best rows of a score and the ranks within a list, as stable sorts give them: bit for bit, and sooner."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.learning import ordering_kernels
+from pipeline.learning.batch import top
+
+FEW = 256
+"""Up to so many are put in order by comparing all pairs; more are sorted."""
+
+
+def best(score_RI: Tensor, banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """[Q, n] rows of the greatest scores (float32), of equals the first ones; whether each is meant.
+
+    `score_RI` has a row for each question, or one for all. A row is meant that
+    is not banned and whose score is neither 0 nor -inf; which rows fill the
+    other places means nothing.
+
+    >>> best(torch.tensor([[1.0, 3.0, 0.0, 3.0]]), torch.tensor([[False, False, False, True]]), 3)
+    (tensor([[1, 0, 2]]), tensor([[ True,  True, False]]))
+    """
+    questions, items = banned_QI.shape
+    n = min(n, items)
+    if n > FEW:
+        score_QI = score_RI.masked_fill(banned_QI, -torch.inf)
+        rows_QN = top(score_QI, n)
+        found_QN = score_QI.gather(1, rows_QN)
+        return rows_QN, (found_QN != 0) & (found_QN > -torch.inf)
+    rows_QN = torch.empty(questions, n, dtype=torch.int64)
+    meant_QN = torch.empty(questions, n, dtype=torch.bool)
+    ordering_kernels.best_rows(score_RI.contiguous().numpy(), banned_QI.numpy(), rows_QN.numpy(), meant_QN.numpy())
+    return rows_QN, meant_QN
+
+
+def ranks(value_QCS: Tensor) -> Tensor:
+    """[Q, C, S] how many of a list's candidates a column (float32) puts before each, of equals those that come first.
+
+    >>> ranks(torch.tensor([[[2.0], [5.0], [2.0]]])).flatten().tolist()
+    [1.0, 0.0, 2.0]
+    """
+    rank_QCS = torch.empty_like(value_QCS, memory_format=torch.contiguous_format)
+    if value_QCS.shape[1] > FEW:
+        ordered = torch.argsort(value_QCS, dim=1, descending=True, stable=True)
+        places = torch.arange(value_QCS.shape[1], dtype=value_QCS.dtype)[None, :, None].expand_as(value_QCS)
+        return rank_QCS.scatter_(1, ordered, places)
+    ordering_kernels.ranks_within(value_QCS.numpy(), rank_QCS.numpy())
+    return rank_QCS
