@@ -16,15 +16,8 @@ SOFTEN = np.float32(0.1)
 
 
 @njit(cache=True, nogil=True)
-def mean_of(trait_RT, weight_RT, value_V, rows_QC, out_QC):
-    """out[q, c] = weighted mean of the values of a row's traits; 0 for a row without any."""
-    for q in range(rows_QC.shape[0]):
-        for c in range(rows_QC.shape[1]):
-            out_QC[q, c] = _mean(trait_RT, weight_RT, value_V, rows_QC[q, c])
-
-
-@njit(cache=True, nogil=True)
 def _mean(trait_RT, weight_RT, value_V, row):
+    """Weighted mean of the values of a row's traits; 0 for a row without any."""
     total = np.float32(0.0)
     norm = np.float32(0.0)
     for t in range(trait_RT.shape[1]):

@@ -23,7 +23,6 @@ TRAITS = 1 << 15
 """Hashed traits; trait 0 is none."""
 
 MARKS = 12
-STEPS = 64
 MOST = 32
 MOST_NUMBERS = 8
 MOST_ATTRIBUTES = 256
@@ -60,10 +59,9 @@ class Traits:
         self.marks_A = torch.zeros(0, dtype=torch.int64)
         self.count_A = torch.zeros(0, dtype=torch.int64)
         self.fitted_A = torch.zeros(0, dtype=torch.int64)
-        self.share_V = torch.zeros(TRAITS, dtype=torch.float64)
 
     _ROWS = ("trait_RT", "weight_RT", "key_RN", "number_RN")
-    _WHOLE = ("key_A", "mark_AM", "marks_A", "count_A", "fitted_A", "share_V")
+    _WHOLE = ("key_A", "mark_AM", "marks_A", "count_A", "fitted_A")
 
     def resize(self, rows: int) -> None:
         """Make room for rows."""
@@ -82,7 +80,6 @@ class Traits:
         first = 2 * self.key_RN.shape[1]
         self.trait_RT[row, first : first + len(chosen)] = torch.tensor(chosen, dtype=torch.int32)
         self.weight_RT[row, first : first + len(chosen)] = 1
-        self._tally(torch.tensor([row]), 1)
         for at, (key, value) in enumerate(sorted(numbers.items())[:MOST_NUMBERS]):
             if (attribute := self._attribute(hashed(key))) >= 0:
                 self.key_RN[row, at] = self.key_A[attribute]
@@ -92,7 +89,6 @@ class Traits:
     def forget(self, row: int) -> None:
         """Erase a row."""
         if row < len(self.key_RN):
-            self._tally(torch.tensor([row]), -1)
             for name in self._ROWS:
                 getattr(self, name)[row] = 0
 
@@ -148,20 +144,13 @@ class Traits:
         values = self.number_RN[row_N, at_N].double().numpy()
         place_N = torch.from_numpy(np.interp(values, marks, np.arange(len(marks), dtype=np.float64)))
         mark_N = place_N.floor()
-        part_N = ((place_N - mark_N) * STEPS).round().float() / STEPS
+        part_N = (place_N - mark_N).float()
         below_N = 1 + (self.key_A[attribute] + mark_N.long()) % (TRAITS - 1)
         above_N = 1 + (self.key_A[attribute] + mark_N.long() + 1) % (TRAITS - 1)
-        self._tally(row_N, -1)
         self.trait_RT[row_N, 2 * at_N] = below_N.int()
         self.trait_RT[row_N, 2 * at_N + 1] = above_N.int()
         self.weight_RT[row_N, 2 * at_N] = 1 - part_N
         self.weight_RT[row_N, 2 * at_N + 1] = part_N
-        self._tally(row_N, 1)
-
-    def _tally(self, row_N: Tensor, sign: int) -> None:
-        """Add what rows hold of each trait to the sums, or take it from them; weights are 64ths, so sums are exact."""
-        weight = sign * self.weight_RT[row_N].flatten().double()
-        self.share_V.index_add_(0, self.trait_RT[row_N].flatten().long(), weight)
 
 
 def _finite(value: int | float) -> float:

@@ -14,7 +14,7 @@ from pipeline.learning.scorer import Observation
 from pipeline.learning.scorers.attributes import Attributes
 from pipeline.learning.traits import MOST, MOST_ATTRIBUTES, Traits
 
-AFFINITY, TREND, CROSSED = range(3)
+AFFINITY, CROSSED = range(2)
 LIKED = pack_code(0, 4, True, True)
 
 
@@ -76,16 +76,6 @@ class TestTraits:
         other = Traits()
         other.take(0, ("b",), {})
         assert held(traits, 0) == held(other, 0)
-
-    def test_sums_are_what_rows_hold(self) -> None:
-        traits, rng = Traits(), random.Random(1)
-        for _ in range(300):
-            attributes = {"p": rng.random(), "q": rng.randrange(9), "b": rng.choice("xyz"), "on": rng.random() < 0.5}
-            traits.take(rng.randrange(50), rng.sample("abcdefgh", 3), attributes)
-        traits.forget(7)
-        total = torch.zeros_like(traits.share_V)
-        total.index_add_(0, traits.trait_RT.flatten().long(), traits.weight_RT.flatten().double())
-        assert torch.equal(total[1:], traits.share_V[1:])
 
     def test_more_numbers_than_before_leave_the_words(self) -> None:
         traits = Traits()
@@ -165,12 +155,6 @@ class TestColumns:
         assert blue > red
         assert of_colour(scores(scorer, AFFINITY, [1], [[]])[0]) == (0.0, 0.0)
 
-    def test_trend_is_what_is_liked_beyond_its_share(self) -> None:
-        scorer = shop()
-        scorer.observe(likes([0] * 8, [1, 3, 5, 7, 9, 11, 13, 0], [[]] * 8))
-        red, blue = of_colour(scores(scorer, TREND, [1], [[]])[0])
-        assert blue > red
-
     def test_crosses_learn_who_likes_what_without_any_history(self) -> None:
         scorer = shop()
         for n in range(60):
@@ -196,7 +180,7 @@ class TestColumns:
         questions = Questions(torch.tensor([3, 4]), history([[5, 2], [1]]), torch.zeros(2, 20, dtype=torch.bool))
         answer = scorer.ask(questions)
         rows = torch.tensor([[4, 0, 19], [7, 7, 3]])
-        for column in range(3):
+        for column in range(2):
             whole = answer.whole(column)
             assert torch.equal(answer.at(rows)[:, :, column], whole.gather(1, rows))
 
