@@ -108,13 +108,18 @@ def best_rows(score_RI, banned_QI, found_QN, meant_QN):
 
 @njit(cache=True, nogil=True)
 def ranks_within(value_QCS, rank_QCS):
-    """Rank of each candidate in its list and column: how many are greater, or equal and before it."""
+    """Rank of each candidate in its list and column: how many are greater; equals share it."""
     questions, size, columns = value_QCS.shape
     value, rank = np.empty(size, np.float32), np.empty(size, np.int32)
     for q in range(questions):
         for s in range(columns):
             for c in range(size):
                 value[c] = value_QCS[q, c, s]
-            _rank_each(value, size, rank)
+            for c in range(size):
+                mine = value[c]
+                above = np.int32(0)
+                for other in range(size):
+                    above += np.int32(value[other] > mine)
+                rank[c] = above
             for c in range(size):
                 rank_QCS[q, c, s] = rank[c]

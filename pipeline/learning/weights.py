@@ -42,7 +42,10 @@ class Lists:
 
 
 def features(score_QCS: Tensor, logarithmic_S: Tensor, present_QC: Tensor) -> Tensor:
-    """[Q, C, 2S]: each column's z-score within its list (of a count's logarithm), to 4; then 1 - ln(1 + rank) / 2.5."""
+    """[Q, C, 2S]: each column's z-score within its list (of a count's logarithm), to 4; then 1 - ln(1 + rank) / 2.5.
+
+    Both are 0 in a column that says the same of all candidates.
+    """
     value_QCS = torch.where(logarithmic_S, torch.log(score_QCS.clamp(min=0) + 1e-6), score_QCS)
     there_QC1 = present_QC[:, :, None].float()
     size_Q11 = there_QC1.sum(1, keepdim=True).clamp(min=1)
@@ -51,7 +54,8 @@ def features(score_QCS: Tensor, logarithmic_S: Tensor, present_QC: Tensor) -> Te
     deviation_Q1S = (centred_QCS.square().sum(1, keepdim=True) / size_Q11).sqrt()
     z_QCS = (centred_QCS / (deviation_Q1S + NOISE)).clamp(-4, 4)
     value_QCS = value_QCS.masked_fill(~present_QC[:, :, None], -torch.inf)
-    return torch.cat([z_QCS, (1 - torch.log1p(ranks(value_QCS)) / 2.5) * there_QC1], dim=2)
+    tells_Q1S = deviation_Q1S > 10 * NOISE
+    return torch.cat([z_QCS, (1 - torch.log1p(ranks(value_QCS)) / 2.5) * there_QC1 * tells_Q1S], dim=2)
 
 
 def maturity(count: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ EXACT_SOFTMAX = 4096
 SAMPLED = 2048
 OTHERS_WEIGHT = 0.5
 SHUFFLED_SHARE = 0.5
+TURN_RATE = 0.01
+MATRICES = ("qkv_DE", "out_DD", "up_DF", "down_FD", "pool_query_DD", "pool_out_DD", "text_PD")
 
 
 class Interest:
@@ -52,7 +54,10 @@ class Interest:
         generator = torch.Generator().manual_seed(seed)
         weights = start_weights(width, length, generator) | {"item_ID": torch.zeros(0, width)}
         weights = {name: tensor.to(device) for name, tensor in weights.items()}
-        self.trainer = Trainer(weights, rate=1e-3, decay=0.01, average=0.99, beta2=0.99)
+        turned = [name for name in weights if name.split(".")[-1] in MATRICES]
+        self.trainer = Trainer(
+            weights, rate=1e-3, decay=0.01, average=0.99, beta2=0.99, turned=turned, turn_rate=TURN_RATE
+        )
         self.recent = torch.zeros(REPLAY_USERS, dtype=torch.int32)
         self.progress = torch.zeros(3, dtype=torch.int64)
         self.credit = torch.zeros(1, dtype=torch.float64)
@@ -141,7 +146,7 @@ class Interest:
         if len(user_W) == 0:
             return float("nan")
         generator = self._generator()
-        history, _ = self._users.windows(user_W, 0)
+        history, consumed_WI = self._users.windows(user_W, len(self._catalogue))
         if not newest:
             spare = (history.count_Q.clamp(max=history.item_QL.shape[1]) - self._length - 1).clamp(min=0)
             late = torch.arange(len(user_W)) < WINDOWS // 4
@@ -149,15 +154,15 @@ class Interest:
             history = moved_back(history, steps)
         mixed_Q = torch.rand(len(user_W), generator=generator) < SHUFFLED_SHARE
         history = shuffled_pages(history, generator, mixed_Q)
-        loss = self._loss(history, generator)
+        loss = self._loss(history, consumed_WI, generator)
         if loss is None:
             return float("nan")
         self.trainer.step(loss)
         self.progress[2] += 1
         return float(loss.detach())
 
-    def _loss(self, history: History, generator: torch.Generator) -> Tensor | None:
-        """Softmax cross-entropy of each next item given the entries before it."""
+    def _loss(self, history: History, consumed_WI: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Softmax cross-entropy of each next item given the entries before it, over what could then be shown."""
         whole = tokens(history, self._length + 1)
         past = Tokens(*(getattr(whole, name)[:, :-1] for name in whole.__dataclass_fields__))
         target_WT = whole.item_QT
@@ -176,8 +181,8 @@ class Interest:
         target = target_WT.flatten()[picked]
         rows = self._compared(target, generator)
         logits = self._logits(u_WTD.flatten(0, 1)[picked.to(on)], rows)
-        gone, position = _already_consumed(whole, picked, rows)
-        logits = logits.masked_fill(gone.to(on), -1e9)
+        gone, position = _already_consumed(whole, consumed_WI, picked, rows)
+        logits = logits.masked_fill_(gone.to(on), -1e9)
         weight = weight_WT.flatten()[picked].to(on)
         losses = torch.nn.functional.cross_entropy(logits, position.to(on), reduction="none")
         return (losses * weight).sum() / weight.sum()
@@ -211,17 +216,22 @@ class Interest:
         return of_item + self._texts.vectors(item_QT)
 
 
-def _already_consumed(whole: Tokens, picked: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Which compared rows each target's user had consumed by then [N, R], and the target's place among them [N]."""
+def _already_consumed(whole: Tokens, consumed_WI: Tensor, picked: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Which compared rows each target's user had consumed by then [N, R], and the target's place among them [N].
+
+    What was consumed outside the window is taken as consumed before it.
+    """
     length = whole.item_QT.shape[1]
     window, place = picked // length, picked % length
+    eaten_WT = consumes_of(whole.code_QT) & (whole.item_QT >= 0)
+    nowhere = consumed_WI.shape[1]
+    inside_WT = torch.where(whole.item_QT >= 0, whole.item_QT, nowhere)
+    outside_WI = torch.nn.functional.pad(consumed_WI, (0, 1)).scatter(1, inside_WT, False)
     earlier = torch.arange(length)[None, :] < place[:, None]
-    eaten = consumes_of(whole.code_QT) & (whole.item_QT >= 0)
-    item_NT = torch.where(earlier & eaten[window], whole.item_QT[window], NO_ITEM)
+    item_NT = torch.where(earlier & eaten_WT[window], whole.item_QT[window], NO_ITEM)
     at_NT = torch.searchsorted(rows, item_NT.contiguous()).clamp(max=len(rows) - 1)
-    gone = torch.zeros(len(picked), len(rows), dtype=torch.bool)
-    hit = rows[at_NT] == item_NT
-    n, t = torch.nonzero(hit, as_tuple=True)
+    gone = outside_WI[:, rows][window]
+    n, t = torch.nonzero(rows[at_NT] == item_NT, as_tuple=True)
     gone[n, at_NT[n, t]] = True
     position = torch.searchsorted(rows, whole.item_QT.flatten()[picked])
     gone[torch.arange(len(picked)), position] = False

@@ -1,6 +1,8 @@
-"""Popularity at several decays, counted in events: what everybody likes, ever and lately."""
+"""Popularity at several decays, counted in events: what everybody likes, ever, lately, and at this stage."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -11,10 +13,20 @@ from pipeline.learning.drift import Reaction
 from pipeline.learning.scorer import Column, DenseAnswer, Observation
 
 HORIZONS = (float("inf"), 20_000.0, 2_000.0, 200.0)
+STAGES = (0.5, 1.5, 2.5, 4.5, 8.5, 16.5, 32.5, 64.5, 128.5)
+STAGE_HORIZON = 20_000.0
+EVENTS_BEFORE = 5.0
+LIKED_BEFORE = 0.5
+STAGE_FLOOR = 0.05
 
 
 class Popularity:
-    """Decayed counts of positive events; the horizon is where a count has fallen to 1/e."""
+    """Decayed counts of positive events; the horizon is where a count has fallen to 1/e.
+
+    popularity-stage counts what users like who have done about as much as this
+    one: what newcomers begin with is not what old hands come to. liked-share is
+    the part of an item's events that were likes, drawn to LIKED_BEFORE by EVENTS_BEFORE.
+    """
 
     name = "popularity"
     columns = (
@@ -22,20 +34,29 @@ class Popularity:
         Column("popularity-20k", proposes=20, prior=0.1),
         Column("popularity-2k", proposes=30, prior=0.2),
         Column("popularity-200", proposes=30, prior=0.2),
+        Column("popularity-stage", prior=0.0),
+        Column("liked-share", logarithmic=False, prior=0.0),
     )
 
     def __init__(self) -> None:
         self.count_HI = torch.zeros(len(HORIZONS), 64)
+        self.stage_GI = torch.zeros(len(STAGES) + 1, 64)
+        self.liked_2I = torch.zeros(2, 64)
 
     def resize(self, items: int, users: int) -> None:
         """Make room for items."""
         if items > self.count_HI.shape[1]:
-            self.count_HI = grown(self.count_HI.T.contiguous(), items).T.contiguous()
+            for name in ("count_HI", "stage_GI", "liked_2I"):
+                setattr(self, name, grown(getattr(self, name).T.contiguous(), items).T.contiguous())
 
     def ask(self, questions: Questions) -> DenseAnswer:
-        """The same for every user."""
+        """The same for every user, at every stage."""
         items = questions.banned_QI.shape[1]
-        return DenseAnswer([row[None, :items] for row in self.count_HI], len(questions))
+        same = [row[None, :items] for row in self.count_HI]
+        stage_QI = self.stage_GI[_stage(questions.history.count_Q), :items] + STAGE_FLOOR
+        liked_I, events_I = self.liked_2I[:, :items]
+        share_I = (liked_I + EVENTS_BEFORE * LIKED_BEFORE) / (events_I + EVENTS_BEFORE)
+        return DenseAnswer([*same, stage_QI, share_I[None]], len(questions))
 
     def observe(self, seen: Observation) -> None:
         """Count positives; every event lets time pass."""
@@ -48,6 +69,12 @@ class Popularity:
         signal = seen.events.signal_B[positive_B]
         for h in range(len(HORIZONS)):
             self.count_HI[h].index_add_(0, rows, signal)
+        self.stage_GI *= math.exp(-events / STAGE_HORIZON)
+        stage = _stage(seen.before.count_Q[positive_B])
+        self.stage_GI.index_put_((stage, rows), torch.ones(len(rows)), accumulate=True)
+        counted_B = seen.learn_B & seen.fresh_B
+        self.liked_2I[0].index_add_(0, rows, torch.ones(len(rows)))
+        self.liked_2I[1].index_add_(0, seen.events.item_B[counted_B], torch.ones(int(counted_B.sum())))
 
     def react(self, reaction: Reaction) -> None:
         """Let what was counted before weigh less."""
@@ -59,8 +86,14 @@ class Popularity:
 
     def state(self) -> dict[str, Tensor]:
         """The counts."""
-        return {"count_HI": self.count_HI}
+        return {"count_HI": self.count_HI, "stage_GI": self.stage_GI, "liked_2I": self.liked_2I}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        self.count_HI = tensors["count_HI"].clone()
+        for name, tensor in tensors.items():
+            setattr(self, name, tensor.clone())
+
+
+def _stage(count_Q: Tensor) -> Tensor:
+    """Bucket of how many events a user has in their history."""
+    return torch.bucketize(count_Q.float(), torch.tensor(STAGES))

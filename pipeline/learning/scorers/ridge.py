@@ -1,0 +1,101 @@
+"""Online ridge regression of items on items (EASE), solved again every so often over the most liked ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.learning.batch import History, Questions, liked_of
+from pipeline.learning.scorer import Column, DenseAnswer, Observation
+from pipeline.learning.users import Users
+
+ITEMS = 1024
+EVERY = 2048
+PENALTY = 300.0
+MOST_USERS = 20_000
+DECAY = 0.97
+OTHERS = 0.3
+
+
+class Ridge:
+    """Embarrassingly shallow autoencoder (Steck 2019), bounded: B = I - P / diag(P), P = (X'X + penalty)^-1.
+
+    X is users by the ITEMS most liked items, from the kept histories of the
+    users who acted last: it forgets as they do, and erases whom they erase.
+    An item without a row in B scores 0. Solved after every EVERY events that
+    teach, in tens of milliseconds.
+    """
+
+    name = "ridge"
+    columns = (Column("ridge", logarithmic=False, proposes=20),)
+
+    def __init__(self, users: Users) -> None:
+        self._users = users
+        self.likes_I = torch.zeros(64)
+        self.slot_I = torch.full((64,), -1, dtype=torch.int64)
+        self.item_R = torch.zeros(0, dtype=torch.int64)
+        self.weight_RR = torch.zeros(0, 0)
+        self.due = torch.zeros(1, dtype=torch.int64)
+
+    def resize(self, items: int, users: int) -> None:
+        """Make room for items."""
+        have = len(self.likes_I)
+        if items > have:
+            more = max(items, 2 * have) - have
+            self.likes_I = torch.cat([self.likes_I, torch.zeros(more)])
+            self.slot_I = torch.cat([self.slot_I, torch.full((more,), -1, dtype=torch.int64)])
+
+    def ask(self, questions: Questions) -> DenseAnswer:
+        """The decayed history times B."""
+        items = questions.banned_QI.shape[1]
+        out_QI = torch.zeros(len(questions), items)
+        shown = self.item_R < items
+        if len(self.item_R):
+            score_QR = self._rows(questions.history, DECAY, OTHERS) @ self.weight_RR
+            out_QI[:, self.item_R[shown]] = score_QR[:, shown]
+        return DenseAnswer([out_QI], len(questions))
+
+    def observe(self, seen: Observation) -> None:
+        """Count likes; solve when it is due."""
+        rows = seen.events.item_B[seen.positive_B]
+        self.likes_I.index_add_(0, rows, torch.ones(len(rows)))
+        self.due += int(seen.learn_B.sum())
+        if int(self.due) >= EVERY:
+            self.due.zero_()
+            self._solve()
+
+    def forget(self, user: int) -> None:
+        """The next solution does without the user's history."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The solution, the items it covers, and the likes until the next one."""
+        names = ("likes_I", "slot_I", "item_R", "weight_RR", "due")
+        return {name: getattr(self, name) for name in names}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for name, tensor in tensors.items():
+            setattr(self, name, tensor.clone())
+
+    def _solve(self) -> None:
+        most = min(ITEMS, int((self.likes_I > 0).sum()))
+        self.item_R = torch.argsort(self.likes_I, descending=True, stable=True)[:most].sort().values
+        self.slot_I.fill_(-1)
+        self.slot_I[self.item_R] = torch.arange(most)
+        latest = torch.argsort(self._users.last_time_U, descending=True, stable=True)[:MOST_USERS]
+        gram_RR = torch.eye(most) * PENALTY
+        for start in range(0, len(latest), 1024):
+            history, _ = self._users.windows(latest[start : start + 1024], 0)
+            liked_UR = self._rows(history, 1.0, 0.0)
+            gram_RR.addmm_(liked_UR.T, liked_UR)
+        inverse_RR = torch.linalg.inv(gram_RR)
+        self.weight_RR = -inverse_RR / inverse_RR.diagonal()
+        self.weight_RR.fill_diagonal_(0)
+
+    def _rows(self, history: History, decay: float, others: float) -> Tensor:
+        """[Q, R] histories over the covered items: decay^lag, times `others` where not liked."""
+        item_QL = history.item_QL.long()
+        slot_QL = torch.where(item_QL >= 0, self.slot_I[item_QL.clamp(min=0)], -1)
+        weight_QL = torch.where(liked_of(history.code_QL), 1.0, others) * decay ** torch.arange(item_QL.shape[1])
+        out_QR = torch.zeros(len(item_QL), len(self.item_R))
+        return out_QR.scatter_add_(1, slot_QL.clamp(min=0), weight_QL * (slot_QL >= 0))
