@@ -108,7 +108,8 @@ def probe(learner: Learner, later: Sequence[Event]) -> Asked:
     target_Q = torch.tensor([learner.catalogue.ids.find(event.item_id or "") for event in likes], dtype=torch.int64)
     rank_Q, unseen_Q, count_Q = [], [], []
     items = len(learner.catalogue)
-    for part in torch.arange(len(likes)).split(256):
+    for first in range(0, len(likes), 256):
+        part = torch.arange(first, min(first + 256, len(likes)))
         history, banned_QI = learner.users.windows(user_Q[part], items)
         predicted = learner.predict(Questions(user_Q[part], history, banned_QI))
         rest_QI = learner.popularity.count_HI[1, :items].expand(len(part), -1)

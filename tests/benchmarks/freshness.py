@@ -30,15 +30,17 @@ def stale(learner: Learner, events: Sequence[Event], every: int | None) -> Asked
     """Predict all of `events`; learn once `every` events have gathered, None: when a day (UTC) is over."""
     found: list[Asked] = []
     waiting: list[Batch] = []
-    held, watermark = 0, BEFORE_ALL
+    held, since, watermark = 0, 0, BEFORE_ALL
     for part in micro_batches(len(events), learner.settings.learning.micro_batch):
         batch_events = events[part]
         times = [event.timestamp for event in batch_events]
-        if every is None and waiting and times[0] // DAY_MS > watermark // DAY_MS:
+        # Midnight mostly falls within a micro-batch: what counts is the day on which the oldest one waiting began.
+        if every is None and waiting and times[0] // DAY_MS > since // DAY_MS:
             catch_up(learner, waiting)
         batch = learner.admit(batch_events, times, watermark)
         predicted = learner.predict(batch.questions)
         found.append(asked(batch.seen, learner.score(batch, predicted), batch_events, part.start))
+        since = since if waiting else times[0]
         waiting.append(batch)
         held += len(batch_events)
         watermark = max(watermark, times[-1])
