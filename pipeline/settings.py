@@ -118,25 +118,31 @@ class EventType(Section):
     """What an event of a type means.
 
     `positive` may be a bool, or a threshold: positive when `value` is at least that.
-    `signal` scales how much one such event teaches.
+    `negative` likewise: a dislike when true, or not positive and `value` at most that.
+    `signal` scales how much one such event teaches, and so does its value where
+    `typical` is above 0: by log2(1 + value / typical), at most 3.
+    `shown`: it says what the user saw, not what they did.
     """
 
     signal: float = Field(default=1.0, ge=0, le=10)
     positive: bool | float = True
+    negative: bool | float = False
     consumes: bool = False
+    shown: bool = False
+    typical: float = Field(default=0.0, ge=0)
 
 
 def _event_types() -> dict[str, EventType]:
     return {
-        "view": EventType(signal=0.5),
+        "view": EventType(signal=0.5, typical=30),
         "click": EventType(signal=0.7),
         "like": EventType(signal=1.0),
         "add_to_cart": EventType(signal=0.9),
         "purchase": EventType(signal=1.0, consumes=True),
         "rating": EventType(signal=1.0, positive=4.0, consumes=True),
-        "dislike": EventType(signal=1.0, positive=False, consumes=True),
+        "dislike": EventType(signal=1.0, positive=False, negative=True, consumes=True),
         "search": EventType(signal=0.5, positive=False),
-        "impression": EventType(signal=0.1, positive=False),
+        "impression": EventType(signal=0.1, positive=False, shown=True),
     }
 
 

@@ -23,18 +23,23 @@ LEVELS = 8
 TYPES = 64
 
 
-def pack_code(kind: int, level: int, liked: bool, consumes: bool) -> int:
-    """What a history entry was, in 11 bits: event type (6), strength level (3), liked, consumes.
+def pack_code(kind: int, level: int, liked: bool, consumes: bool, disliked: bool = False) -> int:
+    """What a history entry was, in 12 bits: disliked, event type (6), strength level (3), consumes, liked.
 
-    >>> pack_code(5, 3, True, False)
-    173
+    >>> pack_code(5, 3, True, False), pack_code(0, 0, False, False, disliked=True)
+    (173, 2048)
     """
-    return kind << 5 | level << 2 | int(consumes) << 1 | int(liked)
+    return int(disliked) << 11 | kind << 5 | level << 2 | int(consumes) << 1 | int(liked)
 
 
 def liked_of(code: Tensor) -> Tensor:
     """Whether an entry was positive."""
     return (code & 1).bool()
+
+
+def disliked_of(code: Tensor) -> Tensor:
+    """Whether an entry was the opposite of positive, not just without a like."""
+    return (code >> 11 & 1).bool()
 
 
 def consumes_of(code: Tensor) -> Tensor:
@@ -90,6 +95,29 @@ class Interactions:
 
     def __len__(self) -> int:
         return self.user_B.shape[0]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What users were shown during a micro-batch: N items in order.
+
+    `before_N` is how many events of the batch came first, `place_N` where the
+    item stood (0: not told, 1 the first), `time_N` in ms.
+    """
+
+    before_N: Tensor
+    user_N: Tensor
+    item_N: Tensor
+    place_N: Tensor
+    time_N: Tensor
+
+    def __len__(self) -> int:
+        return self.item_N.shape[0]
+
+
+def nothing_shown() -> Shown:
+    """A micro-batch without impressions."""
+    return Shown(*(torch.zeros(0, dtype=torch.int64) for _ in range(5)))
 
 
 @dataclass(frozen=True)

@@ -145,13 +145,14 @@ def _bump(neighbour, filled, value, i, j, channel, amount):
 
 @njit(cache=True, nogil=True)
 def count_pairs(
-    neighbour, filled, value, item_B, liked_B, learn_B, hist_item, hist_code, power, gain,
+    neighbour, filled, value, item_B, liked_B, learn_B, signal_B, hist_item, hist_code, power, gain,
 ):  # fmt: skip
     """Count each event's item with the user's previous ones.
 
     Channels: 0 both liked, lag < 100 · 1 all, lag < 30 · 2 forward, lag < 10 ·
     3 backward, lag < 10 · 4 forward, lag < 4 · 5 as 1, asymmetric and decaying
-    in time (`gain` grows instead). `power[c, lag]` is the channel's weight at a lag.
+    in time (`gain` grows instead). `power[c, lag]` is the channel's weight at a lag,
+    multiplied by the event's signal. What was disliked is paired with nothing.
     """
     reach = hist_item.shape[1]
     for b in range(item_B.shape[0]):
@@ -160,35 +161,39 @@ def count_pairs(
             continue
         for lag in range(min(reach, 100)):
             i = hist_item[b, lag]
-            if i < 0 or i == j:
+            if i < 0 or i == j or hist_code[b, lag] >> 11 & 1:
                 continue
             old_liked = hist_code[b, lag] & 1
+            taught = signal_B[b]
             if not (old_liked and liked_B[b]) and lag >= 30:
                 continue
             if old_liked and liked_B[b]:
-                s = _bump(neighbour, filled, value, i, j, 0, power[0, lag])
-                r = _bump(neighbour, filled, value, j, i, 0, power[0, lag])
+                s = _bump(neighbour, filled, value, i, j, 0, taught * power[0, lag])
+                r = _bump(neighbour, filled, value, j, i, 0, taught * power[0, lag])
             else:
                 s = _bump(neighbour, filled, value, i, j, 1, np.float32(0.0))
                 r = _bump(neighbour, filled, value, j, i, 1, np.float32(0.0))
             if lag < 30:
-                value[i, s, 1] += power[1, lag]
-                value[j, r, 1] += power[1, lag]
-                strength = gain[0] * power[5, lag] * (1.0 if (old_liked and liked_B[b]) else 0.5)
+                value[i, s, 1] += taught * power[1, lag]
+                value[j, r, 1] += taught * power[1, lag]
+                strength = taught * gain[0] * power[5, lag] * (1.0 if (old_liked and liked_B[b]) else 0.5)
                 value[i, s, 5] += strength
                 value[j, r, 5] += 0.3 * strength
             if lag < 10:
-                value[i, s, 2] += power[2, lag]
-                value[j, r, 3] += power[3, lag]
+                value[i, s, 2] += taught * power[2, lag]
+                value[j, r, 3] += taught * power[3, lag]
             if lag < 4:
-                value[i, s, 4] += power[4, lag]
+                value[i, s, 4] += taught * power[4, lag]
 
 
 @njit(cache=True, nogil=True)
-def score_pairs(neighbour, filled, value, hist_item, hist_code, channel_S, decay_SL, reach_S, from_SI, out_QIS):
+def score_pairs(
+    neighbour, filled, value, hist_item, hist_code, liking_3, channel_S, decay_SL, reach_S, from_SI, out_QIS,
+):  # fmt: skip
     """out[q, j, s] = sum over lags of decay[s, lag] * liking * value[i, j, channel[s]] * from[s, i].
 
-    `reach_S` (descending) is how many lags each score looks back.
+    `reach_S` (descending) is how many lags each score looks back, `liking_3` is
+    that of a history's entries: others, liked, disliked.
     """
     scores = channel_S.shape[0]
     weight = np.zeros(scores, np.float32)
@@ -197,7 +202,8 @@ def score_pairs(neighbour, filled, value, hist_item, hist_code, channel_S, decay
             i = hist_item[q, lag]
             if i < 0:
                 continue
-            liking = np.float32(1.0) if hist_code[q, lag] & 1 else np.float32(0.5)
+            code = hist_code[q, lag]
+            liking = liking_3[2 if code >> 11 & 1 else code & 1]
             live = 0
             while live < scores and reach_S[live] > lag:
                 weight[live] = decay_SL[live, lag] * liking * from_SI[live, i]

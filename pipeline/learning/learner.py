@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.learning import signals
 from pipeline.learning.arena import grown
-from pipeline.learning.batch import NO_ITEM, TYPES, Interactions, Questions, pack_code
+from pipeline.learning.batch import NO_ITEM, TYPES, Interactions, Questions, liked_of, pack_code
 from pipeline.learning.candidates import Answers, ask, candidates
 from pipeline.learning.catalogue import Catalogue, unit
 from pipeline.learning.context import FIXED, context
@@ -20,6 +21,7 @@ from pipeline.learning.ranks import Ranks, best, pooled_rank, rank_of
 from pipeline.learning.scorer import Observation, Scorer
 from pipeline.learning.scorers.content import Content
 from pipeline.learning.scorers.factorization import Factorization
+from pipeline.learning.scorers.impressions import Impressions
 from pipeline.learning.scorers.interest import Interest
 from pipeline.learning.scorers.neighbours import Neighbours
 from pipeline.learning.scorers.popularity import Popularity
@@ -30,6 +32,8 @@ from pipeline.messages import Event
 from pipeline.settings import EventType, Settings
 
 PEERS = {"popularity": "popularity-20k", "item-item": "together"}
+ALONE = ("popularity-20k", "popularity-2k", "popularity-200", "popularity-stage", "interest")
+"""Columns that may rank alone for users without history."""
 TOP = 10
 TRACK = 0.9
 UNKNOWN_TYPE = EventType(signal=0.3)
@@ -80,11 +84,13 @@ class Learner:
             Content(self.catalogue, self.texts),
             Factorization(settings.seed),
             self.interest,
+            Impressions(),
         )
         self.columns = [column for scorer in self.scorers for column in scorer.columns]
         self._logarithmic_S = torch.tensor([column.logarithmic for column in self.columns])
         priors = [column.prior for column in self.columns]
-        self.weights = DynamicWeights(priors, FIXED + len(self.columns), settings.seed, device)
+        alone = [k for k, column in enumerate(self.columns) if column.name in ALONE]
+        self.weights = DynamicWeights(priors, FIXED + len(self.columns), settings.seed, device, alone)
         self.track_US = torch.zeros(64, len(self.columns))
         self.drift = Drift(learning.drift)
         self.kinds = sorted(learning.event_types)[: TYPES - 16]
@@ -97,13 +103,16 @@ class Learner:
         """
         known = len(self.catalogue)
         interactions = self._interactions(events, times)
+        rules = [self._rule(event) for event in events]
+        shown = signals.impressions(events, rules, interactions.user_B, times, self.catalogue.row)
         self.resize()
         asked_B = interactions.liked_B & (interactions.item_B >= 0)
         question_B = torch.where(asked_B, asked_B.cumsum(0) - 1, -1)
         span = max(known, 1)
         before, consumed_B, mask_QI = self.users.advance(interactions, question_B, span)
+        interactions = signals.repeated(interactions, before)
         learn_B = (interactions.item_B >= 0) & (interactions.signal_B > 0)
-        seen = Observation(interactions, before, ~consumed_B, learn_B, self.effort)
+        seen = Observation(interactions, before, ~consumed_B, learn_B, self.effort, shown)
         rows = torch.nonzero(asked_B & ~consumed_B).flatten()
         showable_I = torch.zeros(span, dtype=torch.bool)
         showable_I[:known] = self.catalogue.showable(watermark, self.undescribed)[:known]
@@ -218,22 +227,24 @@ class Learner:
         self.weights.load(_under(tensors, "weights."))
 
     def _interactions(self, events: Sequence[Event], times: Sequence[int]) -> Interactions:
-        rules = [self.settings.learning.event_types.get(e.event_type, UNKNOWN_TYPE) for e in events]
-        liked = [_positive(rule, e.value) for rule, e in zip(rules, events, strict=True)]
-        codes = [
-            pack_code(self._kind(e.event_type), _level(rule, e.value), good, rule.consumes)
-            for rule, e, good in zip(rules, events, liked, strict=True)
-        ]
+        rules = [self._rule(event) for event in events]
+        codes = [signals.code(self._kind(e.event_type), rule, e.value) for rule, e in zip(rules, events, strict=True)]
+        taught = [signals.signal(rule, e.value) for rule, e in zip(rules, events, strict=True)]
+        rows = [NO_ITEM if rule.shown else self._row(e.item_id) for rule, e in zip(rules, events, strict=True)]
+        code_B = torch.tensor(codes, dtype=torch.int16)
         return Interactions(
             torch.tensor([self.users.row(e.actor) for e in events], dtype=torch.int64),
-            torch.tensor([self._row(e.item_id) for e in events], dtype=torch.int64),
-            torch.tensor(codes, dtype=torch.int16),
+            torch.tensor(rows, dtype=torch.int64),
+            code_B,
             torch.tensor(times, dtype=torch.int64),
-            torch.tensor(liked, dtype=torch.bool),
+            liked_of(code_B),
             torch.tensor([rule.consumes for rule in rules], dtype=torch.bool),
-            torch.tensor([rule.signal for rule in rules], dtype=torch.float32),
+            torch.tensor(taught, dtype=torch.float32),
             torch.tensor([0.0 if e.value is None else e.value for e in events], dtype=torch.float32),
         )
+
+    def _rule(self, event: Event) -> EventType:
+        return self.settings.learning.event_types.get(event.event_type, UNKNOWN_TYPE)
 
     def _row(self, item_id: str | None) -> int:
         return NO_ITEM if item_id is None else self.catalogue.row(item_id)
@@ -266,18 +277,3 @@ class Learner:
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _positive(rule: EventType, value: float | None) -> bool:
-    if isinstance(rule.positive, bool):
-        return rule.positive
-    return value is not None and value >= rule.positive
-
-
-def _level(rule: EventType, value: float | None) -> int:
-    """Strength of an event in 8 steps: a threshold rule's value itself (a rating), else the logarithm of it."""
-    if value is None or value <= 0:
-        return 0
-    if not isinstance(rule.positive, bool) and rule.positive > 0:
-        return max(1, round(min(value * 4 / rule.positive, 7.0)))
-    return min(7, 1 + int(value).bit_length())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pipeline.learning.batch import History, Interactions, Questions
+from pipeline.learning.batch import History, Interactions, Questions, Shown, nothing_shown
 from pipeline.learning.effort import FULL, Effort
 from pipeline.learning.ordering import best
 
@@ -19,7 +19,8 @@ class Observation:
 
     `before` is each event's user's history just before it. `fresh_B` marks
     events whose item the user had not consumed; `learn_B` those with an item to learn from.
-    `effort` says how much a scorer that can choose shall do.
+    `effort` says how much a scorer that can choose shall do. `shown` is what
+    users saw: no event of theirs, and in no history.
     """
 
     events: Interactions
@@ -27,6 +28,7 @@ class Observation:
     fresh_B: Tensor
     learn_B: Tensor
     effort: Effort = FULL
+    shown: Shown = field(default_factory=nothing_shown)
 
     @property
     def positive_B(self) -> Tensor:

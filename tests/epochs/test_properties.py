@@ -192,7 +192,7 @@ class Book:
         else:
             self._exists(who)
             self._consume(who, body)
-            self.entries[who] += "item_id" in body
+            self.entries[who] += "item_id" in body and body["event_type"] != "impression"
             self.searchers |= {who} if "text" in body else set()
         self.touched.add(who)
 

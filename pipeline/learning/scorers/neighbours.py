@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.learning import kernels
 from pipeline.learning.arena import grown
-from pipeline.learning.batch import NO_ITEM, Questions
+from pipeline.learning.batch import NO_ITEM, Questions, disliked_of
 from pipeline.learning.drift import Reaction
 from pipeline.learning.scorer import Column, DenseAnswer, Observation
 
@@ -31,12 +31,14 @@ SCORES = (
     ("next-now", 4, 0.5, 1.0, 0.0),
 )
 NEGLIGIBLE = 1e-3
+LIKING = np.array([0.5, 1.0, -0.5], dtype=np.float32)
+"""How much a history's entry counts: neither, liked, disliked."""
 
 
 class Neighbours:
     """Counts of item pairs within a user's last events, kept for each item's strongest `slots` partners.
 
-    score(j) = sum over the history's lags of decay^lag * count[i, j] / (n_i^a n_j^b)
+    score(j) = sum over the history's lags of decay^lag * liking * count[i, j] / (n_i^a n_j^b), at least 0
     (Sarwar et al. 2001 for the cosine form, a = b = 1/2; forward counts as in
     sequential rules, Ludewig & Jannach 2018).
     """
@@ -76,22 +78,23 @@ class Neighbours:
         kernels.score_pairs(
             self.neighbour_IN.numpy(), self.filled_I.numpy(), self.value_INC.numpy(),
             questions.history.item_QL.numpy(), questions.history.code_QL.numpy(),
-            self._channel, self._decay, self._reach, from_SI.numpy(), out_QIS.numpy(),
+            LIKING, self._channel, self._decay, self._reach, from_SI.numpy(), out_QIS.numpy(),
         )  # fmt: skip
-        scores = [(out_QIS[:, :, s] * onto_SI[s]).contiguous() for s in range(len(SCORES))]
+        scores = [(out_QIS[:, :, s] * onto_SI[s]).clamp(min=0) for s in range(len(SCORES))]
         return DenseAnswer(scores, len(questions))
 
     def observe(self, seen: Observation) -> None:
         """Count each event's item with its user's previous items."""
-        learn_B = seen.learn_B & seen.fresh_B
+        learn_B = seen.learn_B & seen.fresh_B & ~disliked_of(seen.events.code_B)
         kernels.count_pairs(
             self.neighbour_IN.numpy(), self.filled_I.numpy(), self.value_INC.numpy(),
-            seen.events.item_B.numpy(), seen.events.liked_B.numpy(), learn_B.numpy(),
+            seen.events.item_B.numpy(), seen.events.liked_B.numpy(), learn_B.numpy(), seen.events.signal_B.numpy(),
             seen.before.item_QL.numpy(), seen.before.code_QL.numpy(), self._power, self.gain.numpy(),
         )  # fmt: skip
         rows, liked = seen.events.item_B[learn_B], seen.events.liked_B[learn_B].float()
         recent = self.gain * (0.5 + 0.5 * liked)
-        self.total_I3.index_add_(0, rows, torch.stack([liked, torch.ones_like(liked), recent], dim=1))
+        taught_N1 = seen.events.signal_B[learn_B, None]
+        self.total_I3.index_add_(0, rows, taught_N1 * torch.stack([liked, torch.ones_like(liked), recent], dim=1))
         self.gain *= math.exp(len(seen.events) / RECENT_EVENTS)
         if float(self.gain) > RENORMALISE:
             self.value_INC[:, :, 5] /= self.gain
