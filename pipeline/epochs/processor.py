@@ -151,8 +151,11 @@ class Processor:
                 self.joiner.forget(user.key)
                 self.learner.erase(user.key)
                 publication.withdraw_lists(user.key)
-            elif self.settings.publishing.segments:
-                self.segments.describe(self.learner.users.row(user.user_id), user.attributes)
+                continue
+            row = self.learner.users.row(user.user_id)
+            self.learner.attributes.describe(row, user.attributes)
+            if self.settings.publishing.segments:
+                self.segments.describe(row, user.attributes)
 
     def _take_texts(self, intake: Intake) -> list[Joined]:
         found = [self.joiner.take(vector) for _, vector in intake.texts]

@@ -19,12 +19,15 @@ from pipeline.learning.drift import Drift, tell
 from pipeline.learning.effort import FULL
 from pipeline.learning.ranks import Ranks, best, pooled_rank, rank_of
 from pipeline.learning.scorer import Observation, Scorer
+from pipeline.learning.scorers.attributes import Attributes
+from pipeline.learning.scorers.companions import Companions
 from pipeline.learning.scorers.content import Content
 from pipeline.learning.scorers.factorization import Factorization
 from pipeline.learning.scorers.impressions import Impressions
 from pipeline.learning.scorers.interest import Interest
 from pipeline.learning.scorers.neighbours import Neighbours
 from pipeline.learning.scorers.popularity import Popularity
+from pipeline.learning.scorers.ridge import Ridge
 from pipeline.learning.texts import Texts
 from pipeline.learning.users import Users
 from pipeline.learning.weights import DynamicWeights, Lists, features, maturity
@@ -78,12 +81,16 @@ class Learner:
             settings.seed, learning.width, learning.sequence, learning.interest_steps, device,
             self.catalogue, self.users, self.texts, self.popularity,
         )  # fmt: skip
+        self.attributes = Attributes(settings.seed, self.catalogue.traits)
         self.scorers: tuple[Scorer, ...] = (
             self.popularity,
             self.neighbours,
             Content(self.catalogue, self.texts),
+            Companions(),
+            Ridge(self.users),
             Factorization(settings.seed),
             self.interest,
+            self.attributes,
             Impressions(),
         )
         self.columns = [column for scorer in self.scorers for column in scorer.columns]
@@ -159,8 +166,10 @@ class Learner:
         reaction = self.drift.take(ranks, batch.questions.user_Q, len(batch.events))
         tell(reaction, (self.weights, *self.scorers))
         hit_QC = (predicted.rows_QC == batch.target_Q[:, None]) & predicted.lists.present_QC
-        found = torch.nonzero(hit_QC.any(1)).flatten()
-        place = hit_QC[found].int().argmax(1)
+        place_Q = torch.where(hit_QC.any(1), hit_QC.int().argmax(1), -1)
+        found = torch.nonzero(place_Q >= 0).flatten()
+        place = place_Q[found]
+        self.weights.watch(predicted.lists, place_Q)
         weights_loss = self.weights.learn(
             predicted.lists[found], place, batch.weight_Q[found], replay=self.effort.replay
         )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learning.drift import Reaction
+from pipeline.learning.hedge import Hedge
 from pipeline.learning.optimise import Trainer
 from pipeline.learning.ordering import ranks
 
@@ -70,8 +71,10 @@ def maturity(count: Tensor) -> Tensor:
 class DynamicWeights:
     """The gate and its re-ranker, on `device`; served from averaged weights."""
 
-    def __init__(self, priors: Sequence[float], contexts: int, seed: int, device: torch.device) -> None:
-        """`priors` are the columns' rank weights to start from."""
+    def __init__(
+        self, priors: Sequence[float], contexts: int, seed: int, device: torch.device, alone: Sequence[int] = ()
+    ) -> None:
+        """`priors` are the columns' rank weights to start from; those `alone` need no history to be right."""
         self._seed = seed
         self._device = device
         self._columns = columns = len(priors)
@@ -97,11 +100,14 @@ class DynamicWeights:
         self._replay_weight = torch.zeros(REPLAY)
         self.loss = float("nan")
         self._recent = 1.0
+        self.hedge = Hedge(alone)
 
     @torch.no_grad()
     def score(self, lists: Lists) -> Tensor:
         """[Q, C] scores from the averaged weights; -inf where no candidate stands."""
         score_QC = self._logits(self.trainer.served, lists).cpu()
+        leader_K, led_Q = self._led(lists)
+        score_QC = torch.where(led_Q[:, None], lists.feature_QCK @ leader_K, score_QC)
         return score_QC.masked_fill(~lists.present_QC, -torch.inf)
 
     @torch.no_grad()
@@ -109,7 +115,21 @@ class DynamicWeights:
         """Weights and contributions [Q, C, 2S] and the interaction term [Q, C]: the last two sum to the score."""
         weights = self.trainer.served
         weight_QCK = self._linear(weights, lists).cpu()
-        return weight_QCK, weight_QCK * lists.feature_QCK, self._interaction(weights, lists).cpu()
+        interaction_QC = self._interaction(weights, lists).cpu()
+        leader_K, led_Q = self._led(lists)
+        weight_QCK = torch.where(led_Q[:, None, None], leader_K, weight_QCK)
+        interaction_QC = interaction_QC.masked_fill(led_Q[:, None], 0)
+        return weight_QCK, weight_QCK * lists.feature_QCK, interaction_QC
+
+    @torch.no_grad()
+    def watch(self, lists: Lists, place_Q: Tensor) -> None:
+        """Note who would have served users without history best; `place_Q` is the target among the candidates, or -1."""
+        new_Q = _newcomers(lists)
+        if self.hedge.columns and bool(new_Q.any()):
+            asked = lists[new_Q]
+            own_QC = self._logits(self.trainer.served, asked).cpu()
+            columns = torch.stack([asked.feature_QCK @ self._alone(k) for k in self.hedge.columns], dim=2)
+            self.hedge.learn(own_QC, columns, asked.present_QC, place_Q[new_Q])
 
     def learn(self, lists: Lists, target_Q: Tensor, weight_Q: Tensor, *, replay: bool = True) -> float:
         """One listwise step on questions whose liked item was among the candidates, one on replay; returns the loss."""
@@ -137,7 +157,7 @@ class DynamicWeights:
     def state(self) -> dict[str, Tensor]:
         """Weights, averages, moments and the lists to replay."""
         own = {"progress": self.progress, "loss": torch.tensor(self.loss, dtype=torch.float64)}
-        own |= {"target": self._replay_target, "weight": self._replay_weight}
+        own |= {"hedge": self.hedge.gain_E, "target": self._replay_target, "weight": self._replay_weight}
         if self._replay is not None:
             own |= {f"replay.{n}": getattr(self._replay, n) for n in Lists.__dataclass_fields__}
         return own | {f"net.{name}": tensor for name, tensor in self.trainer.state().items()}
@@ -145,12 +165,27 @@ class DynamicWeights:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         self.progress = tensors["progress"].clone()
+        self.hedge.gain_E = tensors["hedge"].clone()
         self.loss = float(tensors["loss"])
         self._replay_target = tensors["target"].clone()
         self._replay_weight = tensors["weight"].clone()
         if "replay.feature_QCK" in tensors:
             self._replay = Lists(*(tensors[f"replay.{n}"].clone() for n in Lists.__dataclass_fields__))
         self.trainer.load({n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")})
+
+    def _led(self, lists: Lists) -> tuple[Tensor, Tensor]:
+        """The weights [K] of the column that leads for users without history; [Q] whom it serves."""
+        column = self.hedge.leader()
+        if column is None:
+            return torch.zeros(2 * self._columns), torch.zeros(len(lists.context_QX), dtype=torch.bool)
+        says_Q = (lists.feature_QCK[:, :, column] != 0).any(1)
+        return self._alone(column), _newcomers(lists) & says_Q
+
+    def _alone(self, column: int) -> Tensor:
+        """[K] weights that rank by one column: by its rank, and hardly by its score, which tells equals apart."""
+        weight_K = torch.zeros(2 * self._columns)
+        weight_K[column], weight_K[self._columns + column] = 1e-3, 1.0
+        return weight_K
 
     def _linear(self, weights: dict[str, Tensor], lists: Lists) -> Tensor:
         gate_QK = weights["base_K"] + lists.context_QX.to(self._device) @ weights["gate_XK"]
@@ -193,6 +228,11 @@ class DynamicWeights:
         self._replay_target[rows] = target_Q
         self._replay_weight[rows] = weight_Q
         self.progress[0] += len(target_Q)
+
+
+def _newcomers(lists: Lists) -> Tensor:
+    """[Q] whose history is empty."""
+    return lists.context_QX[:, 0] > 0
 
 
 def _widened(lists: Lists) -> Lists:
