@@ -123,7 +123,7 @@ class DynamicWeights:
 
     @torch.no_grad()
     def watch(self, lists: Lists, place_Q: Tensor) -> None:
-        """Note who would have served users without history best; `place_Q` is the target among the candidates, or -1."""
+        """Note who would have served users without history best; `place_Q`: the target among the candidates, or -1."""
         new_Q = _newcomers(lists)
         if self.hedge.columns and bool(new_Q.any()):
             asked = lists[new_Q]
