@@ -3,9 +3,11 @@
 What is watched is not 1 - nDCG itself, which is 1 nine times in ten and rises
 with the catalogue, but how deep the target stood, ln(rank) / ln(items ranked):
 0 at the top, 1 at the end, whatever the size of the catalogue. From it goes
-by how much histories of that length are usually harder than all, so that a
-wave of new users is no drift, and a user counts once in a micro-batch, so that
-one who is hard to please is none either.
+what has lately been usual for histories of that length, so that a wave of new
+users is no drift, and a user counts once in a micro-batch, so that one who is
+hard to please is none either. What is usual follows slowly; after an
+improvement the difference climbs back to 0, and so a rise is heeded only where
+the last errors are worse than usual, too.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ Mode = Literal["react", "watch", "off"]
 KEPT = 4096
 """Errors that the detectors know of, at most; at that many the older half is dropped."""
 LENGTHS = 10
+LAST = 64
+"""Errors whose mean must lie above the usual."""
 USUAL_OVER = 2_000
 SETTLED = 20
 
@@ -85,8 +89,8 @@ class DriftWatch:
     (0, True)
     """
 
-    def __init__(self, delta: float = 0.02, slack: float = 0.02, threshold: float = 5.0) -> None:
-        """`delta` is ADWIN's confidence; a rise of the mean by `slack` is let pass by Page-Hinkley."""
+    def __init__(self, delta: float = 0.02, slack: float = 0.04, threshold: float = 4.0) -> None:
+        """`delta` is ADWIN's confidence; errors are above 0 by more than `slack`, or no rise is told."""
         self._delta = delta
         self._slack = slack
         self._threshold = threshold
@@ -104,7 +108,7 @@ class DriftWatch:
                 self._renew()
             self._error_N[self._held] = error
             self._held += 1
-            told += self._feed(error)
+            told += self._feed(self._held)
         return told
 
     def state(self) -> dict[str, Tensor]:
@@ -122,15 +126,27 @@ class DriftWatch:
         self._page_hinkley = PageHinkley(
             min_instances=30, delta=self._slack, threshold=self._threshold, alpha=0.9999, mode="up"
         )
-        for error in self._error_N[: self._held].tolist():
-            self._feed(error)
+        self._rose_at = -LAST
+        for held in range(1, self._held + 1):
+            self._feed(held)
 
-    def _feed(self, error: float) -> bool:
+    def _feed(self, held: int) -> bool:
+        """Show the detectors the newest of the first `held` errors; returns whether it is told.
+
+        A rise waits for up to LAST errors until they are worse than usual.
+        """
+        error = float(self._error_N[held - 1])
         before = self._adwin.estimation
         self._adwin.update(error)
         self._page_hinkley.update(error)
-        rose = self._adwin.drift_detected and self._adwin.estimation > before
-        return bool(rose or self._page_hinkley.drift_detected)
+        if self._page_hinkley.drift_detected or (self._adwin.drift_detected and self._adwin.estimation > before):
+            self._rose_at = held
+        if held - self._rose_at >= LAST or held < LAST // 2:
+            return False
+        told = float(self._error_N[max(held - LAST, 0) : held].mean()) > self._slack
+        if told:
+            self._rose_at = -LAST
+        return told
 
 
 class Drift:
@@ -140,8 +156,8 @@ class Drift:
         self._mode = mode
         self._policy = policy or Policy()
         self._watch = DriftWatch()
-        # Predictions and mean depth by length of history; the last row is of all.
-        self._usual_L2 = torch.zeros(LENGTHS + 1, 2, dtype=torch.float64)
+        # Predictions and lately usual depth by length of history.
+        self._usual_L2 = torch.zeros(LENGTHS, 2, dtype=torch.float64)
         self._progress = torch.zeros(2, dtype=torch.int64)
 
     @property
@@ -180,18 +196,16 @@ class Drift:
         self._watch.load({n.removeprefix(under): t for n, t in tensors.items() if n.startswith(under)})
 
     def _errors(self, ranks: Ranks, user_Q: Tensor) -> list[float]:
-        """Each user's mean error in this micro-batch, users in order of appearance."""
+        """Each user's mean error in this micro-batch, above the usual, users in order of appearance."""
         rank_Q, unseen_Q = ranks.rank_Q["headrace"], ranks.unseen_Q
         ranked = torch.nonzero((rank_Q > 0) & (unseen_Q > 1)).flatten()
         depth_Q = (torch.log(rank_Q[ranked].double()) / torch.log(unseen_Q[ranked].double())).tolist()
         length_Q = torch.log2(1 + ranks.user_count_Q[ranked].double()).long().clamp(max=LENGTHS - 1).tolist()
         of_user: dict[int, list[float]] = {}
         for user, depth, length in zip(user_Q[ranked].tolist(), depth_Q, length_Q, strict=True):
-            (seen, usual), (_, overall) = self._usual_L2[length].tolist(), self._usual_L2[LENGTHS].tolist()
+            seen, usual = self._usual_L2[length].tolist()
             if seen >= SETTLED:
-                of_user.setdefault(user, []).append(depth - (usual - overall))
-            for row in (length, LENGTHS):
-                self._usual_L2[row, 0] += 1
-                usual_2 = self._usual_L2[row]
-                usual_2[1] += (depth - usual_2[1]) / usual_2[0].clamp(max=USUAL_OVER)
+                of_user.setdefault(user, []).append(depth - usual)
+            self._usual_L2[length, 0] = seen + 1
+            self._usual_L2[length, 1] = usual + (depth - usual) / min(seen + 1, USUAL_OVER)
         return [sum(found) / len(found) for found in of_user.values()]

@@ -48,6 +48,13 @@ def test_a_sudden_rise_is_told_within_a_few_micro_batches_and_a_fall_is_not() ->
     assert drift.detected > 0
 
 
+def test_an_improvement_that_lasts_is_no_drift_when_it_becomes_usual() -> None:
+    drift = Drift("watch")
+    feed(drift, 0.5, 60, 1)
+    feed(drift, 0.3, 600, 2)
+    assert drift.detected == 0
+
+
 def test_neither_a_growing_catalogue_nor_new_users_look_like_drift() -> None:
     drift = Drift("watch")
     feed(drift, 0.5, 60, 1)
