@@ -355,11 +355,13 @@ def _start_anew(shop: Any, after: list[Any]) -> None:
     """Of what comes then only that appended after the cutoff counts."""
     cutoff = shop.now - 100_000
     fresh: list[str] = []
+    done: list[str] = []
     records = []
     for n, (e, is_old) in enumerate(after):
         appended = {"appended": shop.now - cutoff + n if is_old else 0}
         records += records_of(shop, [("event", e | {"user": "ann", "id": f"y{n}", "at": -n} | appended)])
         fresh += [] if is_old else [e["item"]]
+        done += [] if is_old or e["type"] == "impression" else [e["item"]]
     published = shop.apply(*records)
     users, catalogue = shop.processor.learner.users, shop.processor.learner.catalogue
     row = users.ids.find("ann")
@@ -367,5 +369,5 @@ def _start_anew(shop: Any, after: list[Any]) -> None:
     assert published.users == (["ann"] if fresh else [])
     if fresh:
         history, _ = users.windows(torch.tensor([row]), 0)
-        assert [catalogue.ids.name(i) for i in history.item_QL[0, : len(fresh)].tolist()] == fresh[::-1]
-        assert int(users.count_U[row]) == len(fresh)
+        assert [catalogue.ids.name(i) for i in history.item_QL[0, : len(done)].tolist()] == done[::-1]
+        assert int(users.count_U[row]) == len(done)
