@@ -23,8 +23,6 @@ EXACT_SOFTMAX = 4096
 SAMPLED = 2048
 OTHERS_WEIGHT = 0.5
 SHUFFLED_SHARE = 0.5
-TURN_RATE = 0.01
-MATRICES = ("qkv_DE", "out_DD", "up_DF", "down_FD", "pool_query_DD", "pool_out_DD", "text_PD")
 
 
 class Interest:
@@ -54,10 +52,7 @@ class Interest:
         generator = torch.Generator().manual_seed(seed)
         weights = start_weights(width, length, generator) | {"item_ID": torch.zeros(0, width)}
         weights = {name: tensor.to(device) for name, tensor in weights.items()}
-        turned = [name for name in weights if name.split(".")[-1] in MATRICES]
-        self.trainer = Trainer(
-            weights, rate=1e-3, decay=0.01, average=0.99, beta2=0.99, turned=turned, turn_rate=TURN_RATE
-        )
+        self.trainer = Trainer(weights, rate=1e-3, decay=0.01, average=0.99, beta2=0.99)
         self.recent = torch.zeros(REPLAY_USERS, dtype=torch.int32)
         self.progress = torch.zeros(3, dtype=torch.int64)
         self.credit = torch.zeros(1, dtype=torch.float64)
