@@ -57,13 +57,15 @@ class Recorder:
         self._parts: list[tuple[Ints, ...]] = []
 
     def add(self, ranks: Ranks, batch: Batch) -> None:
-        """A micro-batch and where its questions' targets stood."""
+        """A micro-batch and where its questions' targets stood, if it asked any."""
+        self._events += len(batch.events)
+        if len(ranks) == 0:
+            return
         asked_B = batch.events.liked_B & (batch.events.item_B >= 0) & batch.seen.fresh_B
         row_Q = asked_B.nonzero().flatten()
         rank_QP = np.stack([ranks.rank_Q[name].numpy() for name in self.names], axis=1)
-        columns = (row_Q + self._events, batch.questions.user_Q, ranks.item_count_Q, ranks.user_count_Q)
+        columns = (row_Q + self._events - len(batch.events), batch.questions.user_Q, ranks.item_count_Q, ranks.user_count_Q)
         self._parts.append((*(column.numpy().astype(np.int32) for column in columns), rank_QP.astype(np.int32)))
-        self._events += len(batch.events)
 
     def predictions(self) -> Predictions:
         """All so far."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +262,22 @@ def test_predictions_are_kept_as_they_were(batches: list[Batch], tmp_path: Path)
         assert events[event].value == 5.0
         users[events[event].user_id or ""].append(user)
     assert all(len(set(rows)) <= 1 for rows in users.values())
+
+
+def test_a_micro_batch_that_asks_nothing_moves_the_place_only(batches: list[Batch]) -> None:
+    rival = rival_of("decayed-popularity:200")
+    recorder = Recorder(contestants_of(rival))
+    tournament = Tournament([rival], recorder)
+    asked = batches[0]
+    unliked = replace(asked.events, liked_B=torch.zeros_like(asked.events.liked_B))
+    nothing = torch.zeros(0, dtype=torch.int64)
+    silent = replace(
+        asked, events=unliked, seen=replace(asked.seen, events=unliked), questions=asked.questions,
+        target_Q=nothing,
+    )  # fmt: skip
+    tournament.play(silent, Ranks({}, {}, nothing, nothing, nothing), Cpu())
+    tournament.play(asked, blank(asked), Cpu())
+    assert recorder.predictions().event_N.min() >= len(silent.events)
 
 
 def test_names_choose() -> None:
