@@ -159,6 +159,7 @@ class Learning(Section):
     candidates: int = Field(default=120, ge=20, le=2000)
     drift: Literal["react", "watch", "off"] = "watch"
     interest_steps: int = Field(default=3, ge=0, le=64)
+    new_item_weight: float = Field(default=1.0, ge=0, le=10)
     effort: EffortName = "auto"
     allowed_lateness_s: float = Field(default=7 * 86400, ge=0)
     dedupe_window_s: float = Field(default=7 * 86400, ge=0)

@@ -64,7 +64,8 @@ class Recorder:
         asked_B = batch.events.liked_B & (batch.events.item_B >= 0) & batch.seen.fresh_B
         row_Q = asked_B.nonzero().flatten()
         rank_QP = np.stack([ranks.rank_Q[name].numpy() for name in self.names], axis=1)
-        columns = (row_Q + self._events - len(batch.events), batch.questions.user_Q, ranks.item_count_Q, ranks.user_count_Q)
+        event_Q = row_Q + self._events - len(batch.events)
+        columns = (event_Q, batch.questions.user_Q, ranks.item_count_Q, ranks.user_count_Q)
         self._parts.append((*(column.numpy().astype(np.int32) for column in columns), rank_QP.astype(np.int32)))
 
     def predictions(self) -> Predictions:

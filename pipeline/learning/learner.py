@@ -37,6 +37,7 @@ from pipeline.settings import EventType, Settings
 PEERS = {"popularity": "popularity-20k", "item-item": "together"}
 ALONE = ("popularity-20k", "popularity-2k", "popularity-200", "popularity-stage", "interest")
 """Columns that may rank alone for users without history."""
+NEW_ITEM_LIKES = 5
 TOP = 10
 TRACK = 0.9
 UNKNOWN_TYPE = EventType(signal=0.3)
@@ -170,9 +171,9 @@ class Learner:
         found = torch.nonzero(place_Q >= 0).flatten()
         place = place_Q[found]
         self.weights.watch(predicted.lists, place_Q)
-        weights_loss = self.weights.learn(
-            predicted.lists[found], place, batch.weight_Q[found], replay=self.effort.replay
-        )
+        new_Q = self.catalogue.count_I[batch.target_Q[found]] < NEW_ITEM_LIKES
+        weight = batch.weight_Q[found] * (1 + self.settings.learning.new_item_weight * new_Q)
+        weights_loss = self.weights.learn(predicted.lists[found], place, weight, replay=self.effort.replay)
         self._track(batch.questions.user_Q[found], predicted.lists.feature_QCK[found, place])
         for scorer in self.scorers:
             scorer.observe(batch.seen)

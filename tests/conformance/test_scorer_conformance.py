@@ -186,7 +186,7 @@ class TestEveryScorer:
                 fresh.users.row(f"x{n}")
             fresh.resize()
             assert scorer.state()["user_UD"][row].norm() == pytest.approx(1, abs=1)
-            assert not torch.equal(scorer.state()["user_UD"][row], trained().scorers[3].state()["user_UD"][row])
+            assert not torch.equal(scorer.state()["user_UD"][row], scorer_of(trained(), name).state()["user_UD"][row])
         else:
             assert torch.equal(found[0], found[1])
         for tensor_name, tensor in scorer.state().items():

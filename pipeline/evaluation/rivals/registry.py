@@ -42,7 +42,7 @@ INCREMENTAL: dict[str, Make] = {
     "user-knn": lambda seed: [user_knn.UserKnn()],
     "isgd": _isgd,
     "river-mf": _river_mf,
-    "online-ease": lambda seed: [ease.OnlineEase(1_000.0)],
+    "online-ease": lambda seed: [ease.OnlineEase(shrink) for shrink in (300.0, 1_000.0)],
 }
 
 
