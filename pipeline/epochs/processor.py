@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from time import process_time
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from pipeline.learning.segments import Segments
 from pipeline.messages import FULL_EFFORT, Counts, DeadLetter, Event, Item, Output, Record, Tombstone, Vector
 from pipeline.ports import Decoder
 from pipeline.settings import Settings
-from pipeline.step import micro_batches, step
+from pipeline.step import micro_batches, step, untimed
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Processor:
         self.segments = Segments(self.learner.users, settings.publishing.segments)
         self.peers = tuple(peers if peers is not None else PEERS if settings.metrics.peers else ())
         self.tournament = tournament or Tournament(())
+        self._clock = untimed if tournament is None else process_time
         self.prequential = Prequential((*self.peers, *self.tournament.names), k, halves=halves)
         self.state_digest = START
         self.triggers: dict[int, str] = {}
@@ -194,7 +196,7 @@ class Processor:
         for part in micro_batches(len(run), self.settings.learning.micro_batch):
             happened = run[part]
             events, times = [t.event for t in happened], [t.time for t in happened]
-            done = step(self.learner, events, times, self.ledger.watermark, self.peers)
+            done = step(self.learner, events, times, self.ledger.watermark, self.peers, self._clock)
             self.tournament.play(done.batch, done.ranks, done.cpu)
             self.prequential.add(done.ranks)
             self.segments.observe(events, done.seen, len(self.learner.catalogue))
