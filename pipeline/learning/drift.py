@@ -202,10 +202,11 @@ class Drift:
         depth_Q = (torch.log(rank_Q[ranked].double()) / torch.log(unseen_Q[ranked].double())).tolist()
         length_Q = torch.log2(1 + ranks.user_count_Q[ranked].double()).long().clamp(max=LENGTHS - 1).tolist()
         of_user: dict[int, list[float]] = {}
+        usual_L2 = self._usual_L2.tolist()
         for user, depth, length in zip(user_Q[ranked].tolist(), depth_Q, length_Q, strict=True):
-            seen, usual = self._usual_L2[length].tolist()
+            seen, usual = usual_L2[length]
             if seen >= SETTLED:
                 of_user.setdefault(user, []).append(depth - usual)
-            self._usual_L2[length, 0] = seen + 1
-            self._usual_L2[length, 1] = usual + (depth - usual) / min(seen + 1, USUAL_OVER)
+            usual_L2[length] = [seen + 1, usual + (depth - usual) / min(seen + 1, USUAL_OVER)]
+        self._usual_L2 = torch.tensor(usual_L2, dtype=torch.float64)
         return [sum(found) / len(found) for found in of_user.values()]
