@@ -29,8 +29,10 @@ class Ridge:
     name = "ridge"
     columns = (Column("ridge", logarithmic=False, proposes=20),)
 
-    def __init__(self, users: Users) -> None:
+    def __init__(self, users: Users, every: int = EVERY) -> None:
+        """`every` is how many events that teach lie between two solutions."""
         self._users = users
+        self._every = every
         self.likes_I = torch.zeros(64)
         self.slot_I = torch.full((64,), -1, dtype=torch.int64)
         self.item_R = torch.zeros(0, dtype=torch.int64)
@@ -60,7 +62,7 @@ class Ridge:
         rows = seen.events.item_B[seen.positive_B]
         self.likes_I.index_add_(0, rows, torch.ones(len(rows)))
         self.due += int(seen.learn_B.sum())
-        if int(self.due) >= EVERY:
+        if int(self.due) >= self._every:
             self.due.zero_()
             self._solve()
 
@@ -89,7 +91,8 @@ class Ridge:
             liked_UR = self._rows(history, 1.0, 0.0)
             gram_RR.addmm_(liked_UR.T, liked_UR)
         inverse_RR = torch.linalg.inv(gram_RR)
-        self.weight_RR = -inverse_RR / inverse_RR.diagonal()
+        # Row by row: a snapshot keeps no strides, and products of another layout round otherwise.
+        self.weight_RR = (-inverse_RR / inverse_RR.diagonal()).contiguous()
         self.weight_RR.fill_diagonal_(0)
 
     def _rows(self, history: History, decay: float, others: float) -> Tensor:

@@ -1,0 +1,78 @@
+"""The bounded ridge: it is EASE over the kept histories, and comes back from a snapshot bit for bit."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.learning.batch import Questions
+from pipeline.learning.learner import Learner
+from pipeline.learning.scorers.ridge import DECAY, OTHERS, PENALTY, Ridge
+from pipeline.messages import Event, Item
+from pipeline.settings import Learning, Metrics, Settings
+from pipeline.step import step
+
+START = 1_700_000_000_000
+ITEMS, USERS, EVENTS = 60, 25, 640
+
+
+@pytest.fixture(scope="module")
+def learner() -> Learner:
+    """After many likes, and with a ridge that was solved with the last of them."""
+    small = Learning(width=8, sequence=4, history=64, candidates=20, neighbours=8, interest_steps=0, micro_batch=64)
+    learner = Learner(Settings(learning=small, metrics=Metrics(peers=False)), torch.device("cpu"))
+    learner.scorers = tuple(Ridge(learner.users, 64) if s.name == "ridge" else s for s in learner.scorers)
+    for n in range(ITEMS):
+        learner.catalogue.describe(Item(f"i{n}"))
+    rng = random.Random(5)
+    for start in range(0, EVENTS, 64):
+        times = [START + 1000 * (start + n) for n in range(64)]
+        events = [Event("click", t, f"u{rng.randrange(USERS)}", item_id=f"i{rng.randrange(ITEMS)}") for t in times]
+        step(learner, events, times, times[0] - 1)
+    return learner
+
+
+def ridge_of(learner: Learner) -> Ridge:
+    """The learner's."""
+    return next(scorer for scorer in learner.scorers if isinstance(scorer, Ridge))
+
+
+def asked(learner: Learner) -> Questions:
+    """Everybody's question."""
+    users = torch.arange(USERS)
+    history, _ = learner.users.windows(users, 0)
+    return Questions(users, history, torch.zeros(USERS, len(learner.catalogue), dtype=torch.bool))
+
+
+def test_it_is_ease_over_the_kept_histories(learner: Learner) -> None:
+    questions = asked(learner)
+    liked_UI, history_UI = np.zeros((USERS, ITEMS)), np.zeros((USERS, ITEMS))
+    for user, (items, codes) in enumerate(
+        zip(questions.history.item_QL.tolist(), questions.history.code_QL.tolist(), strict=True)
+    ):
+        for lag, (item, code) in enumerate(zip(items, codes, strict=True)):
+            if item >= 0:
+                liked_UI[user, item] += code & 1
+                history_UI[user, item] += DECAY**lag * (1 if code & 1 else OTHERS)
+    inverse = np.linalg.inv(liked_UI.T @ liked_UI + PENALTY * np.eye(ITEMS))
+    weight = -inverse / np.diagonal(inverse)
+    np.fill_diagonal(weight, 0)
+    expected = history_UI @ weight
+    found = ridge_of(learner).ask(questions).whole(0).numpy()
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def test_it_comes_back_from_bytes_bit_for_bit(learner: Learner) -> None:
+    ridge, questions = ridge_of(learner), asked(learner)
+    twin = Ridge(learner.users)
+    # As a snapshot does it: bytes in the order of rows, whatever the strides were.
+    twin.load({n: torch.from_numpy(np.ascontiguousarray(t.numpy()).copy()) for n, t in ridge.state().items()})
+    assert torch.equal(twin.ask(questions).whole(0), ridge.ask(questions).whole(0))
+    assert ridge.weight_RR.shape == (ITEMS, ITEMS)
+
+
+def test_all_state_is_laid_out_as_a_snapshot_brings_it_back(learner: Learner) -> None:
+    assert [name for name, tensor in learner.state().items() if not tensor.is_contiguous()] == []
