@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -82,7 +81,7 @@ class Backtest:
 
     def __post_init__(self) -> None:
         device = device_of(self.settings.learning.device)
-        fix_threads(self.settings, device, os.cpu_count() or 1)
+        fix_threads(self.settings, device)
         wanted = self.settings.learning.effort
         self.effort = FULL_EFFORT if wanted == "auto" else level_of(wanted)
         self.decode: JsonDecoder = decoder_of(self.settings)

@@ -60,14 +60,14 @@ def device_of(wanted: str) -> torch.device:
         raise SettingsError(f"learning.device: {wanted} cannot be used here: {said}") from None
 
 
-def service_threads() -> int:
-    """Half the processors: the broker, the embedder and the metrics page want the others."""
-    return max(1, min((os.cpu_count() or 1) // 2, 4))
+def fix_threads(settings: Settings, device: torch.device) -> int:
+    """Fix the threads and ask torch for determinism: results depend on both.
 
-
-def fix_threads(settings: Settings, device: torch.device, unset: int) -> int:
-    """Fix the threads (`unset` where the settings name none) and ask torch for determinism: results depend on both."""
-    threads = settings.learning.threads or unset
+    Where the settings name none, half the processors: the broker, the embedder
+    and the metrics page want the others, and two threads on two shared
+    processors wait for each other more than they help.
+    """
+    threads = settings.learning.threads or max(1, min((os.cpu_count() or 1) // 2, 4))
     torch.set_num_threads(threads)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -108,7 +108,7 @@ def learner_runner(
 ) -> Runner:
     """The learner's loop over Kafka and the snapshot folder."""
     device = device_of(settings.learning.device)
-    threads = fix_threads(settings, device, service_threads())
+    threads = fix_threads(settings, device)
     clock = SystemClock()
     bootstrap, kafka = settings.kafka.bootstrap, settings.kafka
     folder = Path(settings.epochs.snapshots) / f"{settings.namespace}.{settings.instance}"
