@@ -41,6 +41,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.learning.ranks import ndcg_of
+
 NEW_ITEM_EVENTS = 5
 """A target with fewer events than this before the prediction is a new item."""
 NEW_USER_EVENTS = 5
@@ -77,7 +79,7 @@ def rank_metrics(rank_B: Array, unseen_B: Array, k: int) -> dict[str, Tensor]:
     alone_B = known_B & (unseen_B == 1)
     return {
         "hr": hit_B,
-        "ndcg": hit_B / torch.log2(1 + rank_float_B),
+        "ndcg": ndcg_of(rank_B, k),
         "recall": hit_B.clone(),
         "precision": hit_B / k,
         "f1": 2 * hit_B / (k + 1),
@@ -227,8 +229,7 @@ class Tally:
         if not self._halves or self._n == 0:
             return None
         position = self._position_N[self._n // 2 : self._n].long()
-        gain = torch.where(position > 0, 1 / torch.log2(1 + position.clamp(min=1).double()), 0.0)
-        return float(gain.mean())
+        return float(ndcg_of(position, self.k).mean())
 
 
 class Rolling:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipeline.learning.learner import Batch
-from pipeline.learning.ranks import Ranks
+from pipeline.learning.ranks import Ranks, ndcg_of
 
 Ints = NDArray[np.int32]
 
@@ -43,9 +44,7 @@ class Predictions:
 
     def ndcg(self, name: str, k: int = 10) -> NDArray[np.float64]:
         """[N] nDCG@k of a contestant's predictions. Raises ValueError where it did not take part."""
-        rank_N = self.rank_NP[:, self.names.index(name)]
-        hit_N = (rank_N > 0) & (rank_N <= k)
-        return np.where(hit_N, 1 / np.log2(1 + np.maximum(rank_N, 1).astype(np.float64)), 0.0)
+        return ndcg_of(torch.from_numpy(self.rank_NP[:, self.names.index(name)]), k).numpy()
 
 
 class Recorder:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pipeline.learning.ranks import gain
+
 FUSION = 10.0
 BATCH = 256
 GRID = (0.0, 0.5, 2.0)
@@ -42,19 +44,6 @@ class Recorded:
         for start in range(0, len(self), BATCH):
             part = self[slice(start, start + BATCH)]
             yield replace(part, feature_NCK=part.feature_NCK.float())
-
-
-def gain(score_NC: Tensor, present_NC: Tensor, target_N: Tensor) -> Tensor:
-    """[N] nDCG@10 of one liked item each: a tie counts against it, an item that is not among the candidates 0.
-
-    >>> score = torch.tensor([[3., 2., 2.], [3., 2., 1.]])
-    >>> gain(score, torch.ones(2, 3, dtype=torch.bool), torch.tensor([1, -1])).tolist()
-    [0.5, 0.0]
-    """
-    score_NC = score_NC.masked_fill(~present_NC, -torch.inf)
-    own_N1 = score_NC.gather(1, target_N.clamp(min=0)[:, None])
-    rank_N = (score_NC >= own_N1).sum(1).double()
-    return torch.where((target_N >= 0) & (rank_N <= TOP), 1 / torch.log2(1 + rank_N), 0.0)
 
 
 def static_gain(recorded: Recorded, weight_K: Tensor) -> Tensor:

@@ -28,6 +28,28 @@ class Ranks:
         return self.unseen_Q.shape[0]
 
 
+def ndcg_of(rank_Q: Tensor, k: int = 10) -> Tensor:
+    """[Q] float64 nDCG@k of one relevant item at each 1-based rank; 0 is a miss.
+
+    >>> ndcg_of(torch.tensor([1, 3, 11, 0])).tolist()
+    [1.0, 0.5, 0.0, 0.0]
+    """
+    hit_Q = (rank_Q > 0) & (rank_Q <= k)
+    return torch.where(hit_Q, 1 / torch.log2(1 + rank_Q.clamp(min=1).double()), 0.0)
+
+
+def gain(score_QC: Tensor, present_QC: Tensor, place_Q: Tensor) -> Tensor:
+    """[Q] nDCG@10 of the candidate at `place_Q` (-1: not among them, 0), a tie counting against it.
+
+    >>> score = torch.tensor([[3., 2., 2.], [3., 2., 1.]])
+    >>> gain(score, torch.ones(2, 3, dtype=torch.bool), torch.tensor([1, -1])).tolist()
+    [0.5, 0.0]
+    """
+    mine_Q1 = score_QC.gather(1, place_Q.clamp(min=0)[:, None])
+    rank_Q = ((score_QC >= mine_Q1) & present_QC).sum(1)
+    return ndcg_of(torch.where(place_Q >= 0, rank_Q, 0))
+
+
 def rank_of(score_QI: Tensor, banned_QI: Tensor, target_Q: Tensor) -> Tensor:
     """[Q] 1-based rank of each target among unbanned items, a tie counting against it; 0 for a banned or unknown one.
 

@@ -17,7 +17,7 @@ import torch
 from pipeline.encoding.build import build_encoder
 from pipeline.encoding.text import item_text
 from pipeline.learning.learner import Learner
-from pipeline.learning.ranks import Ranks
+from pipeline.learning.ranks import Ranks, ndcg_of
 from pipeline.learning.scorer import Observation
 from pipeline.messages import Event, Item, Source, Vector
 from pipeline.settings import Settings, load_settings
@@ -52,8 +52,7 @@ class Asked:
     @property
     def ndcg(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """nDCG@10 of each."""
-        hit = (self.rank > 0) & (self.rank <= 10)
-        return np.where(hit, 1 / np.log2(1 + np.maximum(self.rank, 1)), 0.0)
+        return ndcg_of(torch.from_numpy(self.rank)).numpy()
 
 
 def arguments(description: str | None, sets: str, first: int) -> argparse.ArgumentParser:

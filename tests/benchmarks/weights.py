@@ -34,12 +34,12 @@ from pipeline.evaluation.weighting import (
     Rule,
     best_column,
     best_static,
-    gain,
     rule_gains,
     shares,
     static_gain,
 )
 from pipeline.learning.learner import Batch, Learner, Predictions
+from pipeline.learning.ranks import gain
 from pipeline.step import micro_batches
 
 ETAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)

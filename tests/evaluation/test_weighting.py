@@ -13,12 +13,12 @@ from pipeline.evaluation.weighting import (
     Rule,
     best_column,
     best_static,
-    gain,
     refined,
     rule_gains,
     shares,
     static_gain,
 )
+from pipeline.learning.ranks import gain
 
 EXAMPLE = torch.tensor([1.0, 0.0, 1.0])
 ONES = torch.ones(3)
