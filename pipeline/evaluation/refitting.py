@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from pipeline.learning.arena import grown
+from pipeline.learning.batch import liked_of
 from pipeline.learning.learner import Batch
 
 FIRST_LIKES = 500
@@ -99,7 +100,7 @@ class Refitted:
         if not self._refits:
             return torch.zeros(questions, items)
         history = batch.questions.history
-        blank_Q1 = ~((history.code_QL & 1).bool() & history.item_here_QL).any(1, keepdim=True)
+        blank_Q1 = ~(liked_of(history.code_QL) & history.item_here_QL).any(1, keepdim=True)
         self._popular_I = grown(self._popular_I, items)
         return torch.where(blank_Q1, self._popular_I[:items], self._model.scores(batch))
 
@@ -131,9 +132,9 @@ def padded(score_QM: Tensor, items: int) -> Tensor:
     return torch.cat([score_QM, floor_Q1.expand(-1, items - known)], dim=1)
 
 
-def liked_of(batch: Batch, most: int, below: int) -> list[NDArray[np.int64]]:
+def last_likes(batch: Batch, most: int, below: int) -> list[NDArray[np.int64]]:
     """For each question the rows of its user's last likes, at most `most`, oldest first, of rows under `below`."""
     history = batch.questions.history
-    meant_QL = ((history.code_QL & 1).bool() & history.item_here_QL & (history.item_QL < below)).numpy()
+    meant_QL = (liked_of(history.code_QL) & history.item_here_QL & (history.item_QL < below)).numpy()
     item_QL = history.item_QL.numpy()
     return [row[meant][:most][::-1].astype(np.int64) for row, meant in zip(item_QL, meant_QL, strict=True)]

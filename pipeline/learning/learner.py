@@ -110,8 +110,8 @@ class Learner:
         the greatest time before them: what has expired by then is not asked for.
         """
         known = len(self.catalogue)
-        interactions = self._interactions(events, times)
-        rules = [self._rule(event) for event in events]
+        rules = self._rules(events)
+        interactions = self._interactions(events, rules, times)
         shown = signals.impressions(events, rules, interactions.user_B, times, self.catalogue.row)
         self.resize()
         asked_B = interactions.liked_B & (interactions.item_B >= 0)
@@ -185,7 +185,7 @@ class Learner:
         """Events further behind than the allowed lateness: they consume and are counted, and teach nothing."""
         if not events:
             return
-        late = self._interactions(events, times)
+        late = self._interactions(events, self._rules(events), times)
         self.resize()
         consumes_B = late.consumes_B & (late.item_B >= 0)
         self.users.consume_late(late.user_B[consumes_B], late.item_B[consumes_B])
@@ -236,8 +236,9 @@ class Learner:
             scorer.load(_under(tensors, f"scorer.{scorer.name}."))
         self.weights.load(_under(tensors, "weights."))
 
-    def _interactions(self, events: Sequence[Event], times: Sequence[int]) -> Interactions:
-        rules = [self._rule(event) for event in events]
+    def _interactions(
+        self, events: Sequence[Event], rules: Sequence[EventType], times: Sequence[int]
+    ) -> Interactions:
         codes = [signals.code(self._kind(e.event_type), rule, e.value) for rule, e in zip(rules, events, strict=True)]
         taught = [signals.signal(rule, e.value) for rule, e in zip(rules, events, strict=True)]
         rows = [NO_ITEM if rule.shown else self._row(e.item_id) for rule, e in zip(rules, events, strict=True)]
@@ -253,8 +254,9 @@ class Learner:
             torch.tensor([0.0 if e.value is None else e.value for e in events], dtype=torch.float32),
         )
 
-    def _rule(self, event: Event) -> EventType:
-        return self.settings.learning.event_types.get(event.event_type, UNKNOWN_TYPE)
+    def _rules(self, events: Sequence[Event]) -> list[EventType]:
+        types = self.settings.learning.event_types
+        return [types.get(event.event_type, UNKNOWN_TYPE) for event in events]
 
     def _row(self, item_id: str | None) -> int:
         return NO_ITEM if item_id is None else self.catalogue.row(item_id)

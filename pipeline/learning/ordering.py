@@ -1,4 +1,4 @@
-"""The best rows of a score and the ranks within a list, as stable sorts give them: bit for bit, and sooner."""
+"""The best rows of a score, as a stable sort gives them but sooner, and the ranks within a list."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Loops that put in order: the best rows of a score under a ban, each candidate's rank in every column.
 
-They give what a stable sort gives, exactly, at a fraction of its cost: of many few are wanted, or only few are sorted.
+At a fraction of a sort's cost: of many few are wanted, or only few are ranked. The best rows are a stable sort's.
 Scores are float32, none of them NaN.
 """
 

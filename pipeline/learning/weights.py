@@ -106,8 +106,9 @@ class DynamicWeights:
     def score(self, lists: Lists) -> Tensor:
         """[Q, C] scores from the averaged weights; -inf where no candidate stands."""
         score_QC = self._logits(self.trainer.served, lists).cpu()
-        leader_K, led_Q = self._led(lists)
-        score_QC = torch.where(led_Q[:, None], lists.feature_QCK @ leader_K, score_QC)
+        if (led := self._led(lists)) is not None:
+            leader_K, led_Q = led
+            score_QC = torch.where(led_Q[:, None], lists.feature_QCK @ leader_K, score_QC)
         return score_QC.masked_fill(~lists.present_QC, -torch.inf)
 
     @torch.no_grad()
@@ -116,9 +117,10 @@ class DynamicWeights:
         weights = self.trainer.served
         weight_QCK = self._linear(weights, lists).cpu()
         interaction_QC = self._interaction(weights, lists).cpu()
-        leader_K, led_Q = self._led(lists)
-        weight_QCK = torch.where(led_Q[:, None, None], leader_K, weight_QCK)
-        interaction_QC = interaction_QC.masked_fill(led_Q[:, None], 0)
+        if (led := self._led(lists)) is not None:
+            leader_K, led_Q = led
+            weight_QCK = torch.where(led_Q[:, None, None], leader_K, weight_QCK)
+            interaction_QC = interaction_QC.masked_fill(led_Q[:, None], 0)
         return weight_QCK, weight_QCK * lists.feature_QCK, interaction_QC
 
     @torch.no_grad()
@@ -173,13 +175,13 @@ class DynamicWeights:
             self._replay = Lists(*(tensors[f"replay.{n}"].clone() for n in Lists.__dataclass_fields__))
         self.trainer.load({n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")})
 
-    def _led(self, lists: Lists) -> tuple[Tensor, Tensor]:
-        """The weights [K] of the column that leads for users without history; [Q] whom it serves."""
-        column = self.hedge.leader()
-        if column is None:
-            return torch.zeros(2 * self._columns), torch.zeros(len(lists.context_QX), dtype=torch.bool)
+    def _led(self, lists: Lists) -> tuple[Tensor, Tensor] | None:
+        """Weights [K] of the column that leads for users without history, and [Q] whom it serves; None if nobody."""
+        column, new_Q = self.hedge.leader(), _newcomers(lists)
+        if column is None or not bool(new_Q.any()):
+            return None
         says_Q = (lists.feature_QCK[:, :, column] != 0).any(1)
-        return self._alone(column), _newcomers(lists) & says_Q
+        return self._alone(column), new_Q & says_Q
 
     def _alone(self, column: int) -> Tensor:
         """[K] weights that rank by one column: by its rank, and hardly by its score, which tells equals apart."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.evaluation.refitting import Likes
 from pipeline.evaluation.rivals import kernels
+from pipeline.evaluation.rivals.pairs import widened
 from pipeline.learning.arena import grown
 from pipeline.learning.learner import Batch
 
@@ -54,12 +55,8 @@ class Gram:
         self.count_I.index_add_(0, rows, torch.ones(len(rows)))
 
     def _reserve(self, items: int) -> None:
-        have = len(self.count_I)
         self.count_I = grown(self.count_I, items)
-        if len(self.count_I) > have:
-            larger = np.zeros((len(self.count_I), len(self.count_I)), np.float32)
-            larger[:have, :have] = self.pair_II
-            self.pair_II = larger
+        self.pair_II = widened(self.pair_II, len(self.count_I))
 
 
 class Ridge:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from pipeline.evaluation.refitting import Likes, liked_of, padded
+from pipeline.evaluation.refitting import Likes, last_likes, padded
 from pipeline.learning.learner import Batch
 
 HISTORY = 100
@@ -41,7 +41,7 @@ class Als:
     def scores(self, batch: Batch) -> Tensor:
         """[Q, I] dot products."""
         item_ID = np.asarray(self._model.item_factors, np.float32)
-        history = liked_of(batch, HISTORY, len(item_ID))
+        history = last_likes(batch, HISTORY, len(item_ID))
         lengths = [len(rows) for rows in history]
         columns = np.concatenate(history) if history else np.zeros(0, np.int64)
         liked_QI = csr_matrix(
@@ -76,7 +76,7 @@ class Bpr:
     def scores(self, batch: Batch) -> Tensor:
         """[Q, I] dot products, biases among the factors."""
         item_ID = np.asarray(self._model.item_factors, np.float32)
-        rows = zip(batch.questions.user_Q.tolist(), liked_of(batch, HISTORY, len(item_ID)), strict=True)
+        rows = zip(batch.questions.user_Q.tolist(), last_likes(batch, HISTORY, len(item_ID)), strict=True)
         user_QD = np.stack([self._factor(user, liked) for user, liked in rows])
         return padded(torch.from_numpy(user_QD @ item_ID.T), batch.questions.banned_QI.shape[1])
 

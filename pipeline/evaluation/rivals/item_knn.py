@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation.rivals import kernels
+from pipeline.evaluation.rivals.pairs import widened
 from pipeline.evaluation.rivals.popularity import Popularity
 from pipeline.learning.arena import grown
 from pipeline.learning.learner import Batch
@@ -115,12 +116,8 @@ class ItemKnn:
         return {}
 
     def _reserve(self, items: int) -> None:
-        have = len(self._count_I)
         self._count_I = grown(self._count_I, items)
-        if len(self._count_I) > have:
-            larger = np.zeros((len(self._count_I), len(self._count_I)), np.float32)
-            larger[:have, :have] = self._pair_II
-            self._pair_II = larger
+        self._pair_II = widened(self._pair_II, len(self._count_I))
 
 
 def _powers(decay: float, most: int) -> np.ndarray:

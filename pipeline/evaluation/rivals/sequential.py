@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.evaluation.refitting import Likes, liked_of, padded
+from pipeline.evaluation.refitting import Likes, last_likes, padded
 from pipeline.learning.learner import Batch
 
 WINDOWS = 64
@@ -140,7 +140,7 @@ class Sequential:
 
     def scores(self, batch: Batch) -> Tensor:
         """[Q, I] from each user's history as it is now."""
-        score_QM = self.scores_of(liked_of(batch, self.length, self._items))
+        score_QM = self.scores_of(last_likes(batch, self.length, self._items))
         return padded(score_QM, batch.questions.banned_QI.shape[1])
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pipeline.learning.arena import grown
 from pipeline.learning.batch import History, Questions, liked_of
 from pipeline.learning.scorer import Column, DenseAnswer, Observation
 from pipeline.learning.users import Users
@@ -34,18 +35,15 @@ class Ridge:
         self._users = users
         self._every = every
         self.likes_I = torch.zeros(64)
-        self.slot_I = torch.full((64,), -1, dtype=torch.int64)
+        self._slot_I = torch.full((64,), -1, dtype=torch.int64)
         self.item_R = torch.zeros(0, dtype=torch.int64)
         self.weight_RR = torch.zeros(0, 0)
         self.due = torch.zeros(1, dtype=torch.int64)
 
     def resize(self, items: int, users: int) -> None:
         """Make room for items."""
-        have = len(self.likes_I)
-        if items > have:
-            more = max(items, 2 * have) - have
-            self.likes_I = torch.cat([self.likes_I, torch.zeros(more)])
-            self.slot_I = torch.cat([self.slot_I, torch.full((more,), -1, dtype=torch.int64)])
+        self.likes_I = grown(self.likes_I, items)
+        self._slot_I = grown(self._slot_I, items, -1)
 
     def ask(self, questions: Questions) -> DenseAnswer:
         """The decayed history times B."""
@@ -71,19 +69,24 @@ class Ridge:
 
     def state(self) -> dict[str, Tensor]:
         """The solution, the items it covers, and the likes until the next one."""
-        names = ("likes_I", "slot_I", "item_R", "weight_RR", "due")
+        names = ("likes_I", "item_R", "weight_RR", "due")
         return {name: getattr(self, name) for name in names}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         for name, tensor in tensors.items():
             setattr(self, name, tensor.clone())
+        self._place()
+
+    def _place(self) -> None:
+        """Which row of the solution an item has, -1 for none."""
+        self._slot_I = torch.full((len(self.likes_I),), -1, dtype=torch.int64)
+        self._slot_I[self.item_R] = torch.arange(len(self.item_R))
 
     def _solve(self) -> None:
         most = min(ITEMS, int((self.likes_I > 0).sum()))
         self.item_R = torch.argsort(self.likes_I, descending=True, stable=True)[:most].sort().values
-        self.slot_I.fill_(-1)
-        self.slot_I[self.item_R] = torch.arange(most)
+        self._place()
         latest = torch.argsort(self._users.last_time_U, descending=True, stable=True)[:MOST_USERS]
         gram_RR = torch.eye(most) * PENALTY
         for start in range(0, len(latest), 1024):
@@ -98,7 +101,7 @@ class Ridge:
     def _rows(self, history: History, decay: float, others: float) -> Tensor:
         """[Q, R] histories over the covered items: decay^lag, times `others` where not liked."""
         item_QL = history.item_QL.long()
-        slot_QL = torch.where(item_QL >= 0, self.slot_I[item_QL.clamp(min=0)], -1)
+        slot_QL = torch.where(item_QL >= 0, self._slot_I[item_QL.clamp(min=0)], -1)
         weight_QL = torch.where(liked_of(history.code_QL), 1.0, others) * decay ** torch.arange(item_QL.shape[1])
         out_QR = torch.zeros(len(item_QL), len(self.item_R))
         return out_QR.scatter_add_(1, slot_QL.clamp(min=0), weight_QL * (slot_QL >= 0))
