@@ -5,15 +5,19 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from collections.abc import Iterable
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.runtime.console import Stop, UsageError, print_report, progress, telling
 from pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pipeline.runtime.backtest import Backtest
 
 app = typer.Typer(
     name="headrace",
@@ -175,19 +179,9 @@ def evaluate(
     Example: headrace evaluate --events events.jsonl.gz --items items.jsonl.gz --report report.json
     """
     with telling(debug):
-        if events is None and not plan:
-            raise UsageError("--events: needed unless --plan is given")
-        if users is not None and plan:
-            raise UsageError("--users: not with --plan, which replays what was recorded")
-        _must_exist(events, items, users, *(plan or ()))
-        if sum(str(path) == "-" for path in (events, items, users)) > 1:
-            raise UsageError("--events, --items, --users: only one of them can be standard input")
-        for written in (report, lists, predictions):
-            if written is not None and not written.absolute().parent.is_dir():
-                raise UsageError(f"{written}: there is no such folder to write it in")
+        _check_evaluation(events, items, users, plan or [], (report, lists, predictions))
         from pipeline.evaluation.rivals.registry import UnknownRival
-        from pipeline.runtime.backtest import Backtest, contestants, replay_plan
-        from pipeline.runtime.composition import new_encoder
+        from pipeline.runtime.backtest import Backtest, contestants
 
         undescribed = {} if items or plan else {"publishing.undescribed": True}
         settings = _settings(config, None, namespace, undescribed | {"learning.effort": effort})
@@ -197,12 +191,7 @@ def evaluate(
             raise UsageError(f"--peers: {error}") from None
         with progress("replaying" if plan else "evaluating", "epochs" if plan else "events") as advance:
             backtest = Backtest(settings, columns, k, advance, rivals, record=predictions is not None)
-            if plan:
-                with lists.open("w", encoding="utf-8") if lists else nullcontext() as out:
-                    found = replay_plan(backtest, plan, events, items, out)
-            else:
-                assert events is not None
-                found = backtest.run(events, items, lambda: new_encoder(settings), users)
+            found = _evaluated(backtest, events, items, users, plan or [], lists)
         print_report(found, k)
         if report is not None:
             report.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", "utf-8")
@@ -249,6 +238,41 @@ def demo(
         stop = Stop()
         run_demo(broker_kind, keep, stop, typer.echo)
         stop.raise_if_interrupted()
+
+
+def _check_evaluation(
+    events: Path | None, items: Path | None, users: Path | None, plan: list[Path], written: Iterable[Path | None]
+) -> None:
+    """Raises UsageError where files do not fit together, or are not where they must be."""
+    if events is None and not plan:
+        raise UsageError("--events: needed unless --plan is given")
+    if users is not None and plan:
+        raise UsageError("--users: not with --plan, which replays what was recorded")
+    _must_exist(events, items, users, *plan)
+    if sum(str(path) == "-" for path in (events, items, users)) > 1:
+        raise UsageError("--events, --items, --users: only one of them can be standard input")
+    for path in written:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: there is no such folder to write it in")
+
+
+def _evaluated(
+    backtest: Backtest,
+    events: Path | None,
+    items: Path | None,
+    users: Path | None,
+    plan: list[Path],
+    lists: Path | None,
+) -> dict[str, Any]:
+    """The report: of the plan done again where there is one, else of the events learned."""
+    from pipeline.runtime.backtest import replay_plan
+    from pipeline.runtime.composition import new_encoder
+
+    if plan:
+        with lists.open("w", encoding="utf-8") if lists else nullcontext() as out:
+            return replay_plan(backtest, plan, events, items, out)
+    assert events is not None
+    return backtest.run(events, items, lambda: new_encoder(backtest.settings), users)
 
 
 def _must_exist(*paths: Path | None) -> None:
