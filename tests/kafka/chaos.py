@@ -33,13 +33,7 @@ def kills(world: World, broker: Broker, chance: random.Random, count: int) -> Re
     traffic = world.traffic(100_000, PER_SECOND, chance.randrange(2**31))
     try:
         for _ in range(count):
-            with world.run() as service:
-                if chance.random() < 0.4:
-                    time.sleep(chance.uniform(0.5, 7))
-                else:
-                    service.wait_ready()
-                    time.sleep(chance.uniform(0, 5))
-                service.kill()
+            world.live_and_die(chance, longest_s=5)
     finally:
         traffic.finish()
     with world.run() as last:

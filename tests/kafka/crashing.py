@@ -1,8 +1,9 @@
-"""What the crash test and `make chaos` share: a world with traffic, waiting until all is read, and the judgement."""
+"""What the crash test and `make chaos` share: a world with traffic, lives that SIGKILL ends, and the judgement."""
 
 from __future__ import annotations
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -60,6 +61,17 @@ class World:
     def traffic(self, events: int, per_second: float, seed: int) -> Traffic:
         """Items now, events from now on."""
         return Traffic(self.bootstrap, self.settings, events, per_second, seed)
+
+    def live_and_die(self, chance: random.Random, longest_s: float) -> Service:
+        """A life that SIGKILL ends: two in five while Python loads or the log is replayed, the others once ready."""
+        with self.run() as service:
+            if chance.random() < 0.4:
+                time.sleep(chance.uniform(0.5, 7))
+            else:
+                service.wait_ready()
+                time.sleep(chance.uniform(0, longest_s))
+            service.kill()
+        return service
 
     def replayed(self) -> int:
         """How many epochs all lives together had to replay, by what they said."""

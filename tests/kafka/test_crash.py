@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from pathlib import Path
 
 import pytest
 from crashing import World
-from service import Service
 
 from pipeline.runtime.broker import Broker
 
 KILLS = int(os.environ.get("HEADRACE_TEST_KILLS", "20"))
 SEED = int(os.environ.get("HEADRACE_TEST_SEED", "3"))
-
-
-def live_and_die(world: World, chance: random.Random) -> Service:
-    """One life: two in five end while Python loads, or while the log is replayed; the others a bit later."""
-    with world.run() as service:
-        if chance.random() < 0.4:
-            time.sleep(chance.uniform(0.5, 7))
-        else:
-            service.wait_ready()
-            time.sleep(chance.uniform(0, 3))
-        service.kill()
-    return service
 
 
 @pytest.mark.timeout(600)
@@ -37,7 +23,7 @@ def test_kills_lose_nothing_and_double_nothing(broker: Broker, namespace: str, t
     ready = 0
     try:
         for _ in range(KILLS):
-            ready += live_and_die(world, chance).said.count("epochs to replay") > 0
+            ready += "epochs to replay" in world.live_and_die(chance, longest_s=3).said
     finally:
         traffic.finish()
     with world.run() as last:
