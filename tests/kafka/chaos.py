@@ -21,6 +21,7 @@ from pathlib import Path
 from crashing import World, wait_for
 from oracle import Report
 from service import Service, small_settings, write_settings
+from traffic import Traffic
 
 from pipeline.runtime.broker import Broker, start_broker
 
@@ -28,57 +29,51 @@ PER_SECOND = 30
 TIMEOUT_S = 3
 
 
+def busy(world: World, chance: random.Random) -> Traffic:
+    """Events for longer than any case takes."""
+    return world.traffic(100_000, PER_SECOND, chance.randrange(2**31))
+
+
 def kills(world: World, broker: Broker, chance: random.Random, count: int) -> Report:
     """SIGKILL at random moments, start-up and recovery included."""
-    traffic = world.traffic(100_000, PER_SECOND, chance.randrange(2**31))
-    try:
+    with busy(world, chance):
         for _ in range(count):
             world.live_and_die(chance, longest_s=5)
-    finally:
-        traffic.finish()
     with world.run() as last:
         return world.finish(last)
 
 
 def pauses(world: World, broker: Broker, chance: random.Random, count: int) -> Report:
     """SIGSTOP for longer than the transaction's timeout: fenced by the broker, it recovers by itself."""
-    traffic = world.traffic(100_000, PER_SECOND, chance.randrange(2**31))
-    try:
-        with world.run() as service:
-            for _ in range(max(3, count // 10)):
-                service.wait_ready()
-                time.sleep(chance.uniform(0, 3))
-                service.process.send_signal(signal.SIGSTOP)
-                time.sleep(TIMEOUT_S + chance.uniform(8, 14))  # the broker looks for expired transactions every 10 s
-                service.process.send_signal(signal.SIGCONT)
-                time.sleep(chance.uniform(3, 6))
-            traffic.finish()
-            return world.finish(service)
-    finally:
+    with busy(world, chance) as traffic, world.run() as service:
+        for _ in range(max(3, count // 10)):
+            service.wait_ready()
+            time.sleep(chance.uniform(0, 3))
+            service.process.send_signal(signal.SIGSTOP)
+            time.sleep(TIMEOUT_S + chance.uniform(8, 14))  # the broker looks for expired transactions every 10 s
+            service.process.send_signal(signal.SIGCONT)
+            time.sleep(chance.uniform(3, 6))
         traffic.finish()
+        return world.finish(service)
 
 
 def twins(world: World, broker: Broker, chance: random.Random, count: int) -> Report:
     """Two learners of one shard at once, each with a folder of its own: one ends for good, in one line, exit 1."""
-    traffic = world.traffic(100_000, PER_SECOND, chance.randrange(2**31))
     lives: list[Service] = []
-    try:
-        with ExitStack() as stack:
-            for name in ("one", "two"):
-                lives.append(stack.enter_context(second_home(world, name)))
-                time.sleep(chance.uniform(0, 3))
-            wait_for(lambda: any(life.process.poll() is not None for life in lives), 120, "neither twin ends")
-            loser, winner = sorted(lives, key=lambda life: life.process.poll() is None)
-            assert loser.process.returncode == 1, f"exit {loser.process.returncode}\n{loser.said}"
-            line = loser.said.splitlines()[-1]
-            assert line.startswith("headrace: "), loser.said
-            assert "has taken over this shard" in line, loser.said
-            assert "Traceback" not in loser.said
-            time.sleep(5)
-            traffic.finish()
-            return world.finish(winner)
-    finally:
+    with busy(world, chance) as traffic, ExitStack() as stack:
+        for name in ("one", "two"):
+            lives.append(stack.enter_context(second_home(world, name)))
+            time.sleep(chance.uniform(0, 3))
+        wait_for(lambda: any(life.process.poll() is not None for life in lives), 120, "neither twin ends")
+        loser, winner = sorted(lives, key=lambda life: life.process.poll() is None)
+        assert loser.process.returncode == 1, f"exit {loser.process.returncode}\n{loser.said}"
+        line = loser.said.splitlines()[-1]
+        assert line.startswith("headrace: "), loser.said
+        assert "has taken over this shard" in line, loser.said
+        assert "Traceback" not in loser.said
+        time.sleep(5)
         traffic.finish()
+        return world.finish(winner)
 
 
 def second_home(world: World, name: str) -> Service:
@@ -91,46 +86,37 @@ def second_home(world: World, name: str) -> Service:
 
 def same_home(world: World, broker: Broker, chance: random.Random, count: int) -> Report:
     """A second learner over the first one's snapshot folder: it is refused at once, the first never notices."""
-    traffic = world.traffic(100_000, PER_SECOND, chance.randrange(2**31))
-    try:
-        with world.run() as first:
-            first.wait_ready()
-            with Service(world.config, world.folder / "second.log") as second:
-                assert second.wait(60) == 1
-                assert "another process writes its snapshots here" in second.said.splitlines()[-1], second.said
-            time.sleep(2)
-            traffic.finish()
-            report = world.finish(first)
-            assert report.claims == 1
-            return report
-    finally:
+    with busy(world, chance) as traffic, world.run() as first:
+        first.wait_ready()
+        with Service(world.config, world.folder / "second.log") as second:
+            assert second.wait(60) == 1
+            assert "another process writes its snapshots here" in second.said.splitlines()[-1], second.said
+        time.sleep(2)
         traffic.finish()
+        report = world.finish(first)
+        assert report.claims == 1
+        return report
 
 
 def broker_crashes(world: World, broker: Broker, chance: random.Random, count: int) -> Report:
     """The broker is killed under load and comes back: Headrace waits, recovers and loses nothing."""
-    traffic = world.traffic(100_000, PER_SECOND, chance.randrange(2**31))
-    try:
-        with world.run() as service:
-            for _ in range(max(2, count // 25)):
-                service.wait_ready()
-                time.sleep(chance.uniform(1, 5))
-                broker.kill()
-                time.sleep(chance.uniform(0, 5))
-                broker.restart()
-                time.sleep(chance.uniform(2, 8))
-                assert service.process.poll() is None, f"it ended: {service.said}"
-            traffic.finish()
-            return world.finish(service)
-    finally:
+    with busy(world, chance) as traffic, world.run() as service:
+        for _ in range(max(2, count // 25)):
+            service.wait_ready()
+            time.sleep(chance.uniform(1, 5))
+            broker.kill()
+            time.sleep(chance.uniform(0, 5))
+            broker.restart()
+            time.sleep(chance.uniform(2, 8))
+            assert service.process.poll() is None, f"it ended: {service.said}"
         traffic.finish()
+        return world.finish(service)
 
 
 def broken_disks(world: World, broker: Broker, chance: random.Random, count: int) -> Report:
     """Between kills the newest snapshot is damaged, cut or left half written, or all are deleted."""
-    traffic = world.traffic(100_000, PER_SECOND, chance.randrange(2**31))
     harms: list[Callable[[Path], None]] = [_flip, _cut, _empty, lambda newest: shutil.rmtree(newest.parent)]
-    try:
+    with busy(world, chance):
         for harm in harms:
             with world.run() as service:
                 service.wait_ready()
@@ -138,8 +124,6 @@ def broken_disks(world: World, broker: Broker, chance: random.Random, count: int
                 time.sleep(chance.uniform(0, 3))
                 service.kill()
             harm(max(world.snapshots.glob("*.snapshot")))
-    finally:
-        traffic.finish()
     with world.run() as last:
         return world.finish(last)
 

@@ -19,13 +19,10 @@ SEED = int(os.environ.get("HEADRACE_TEST_SEED", "3"))
 def test_kills_lose_nothing_and_double_nothing(broker: Broker, namespace: str, tmp_path: Path) -> None:
     world = World.make(broker.bootstrap, namespace, tmp_path)
     chance = random.Random(SEED)
-    traffic = world.traffic(events=6000, per_second=30, seed=SEED)
     ready = 0
-    try:
+    with world.traffic(events=6000, per_second=30, seed=SEED):
         for _ in range(KILLS):
             ready += "epochs to replay" in world.live_and_die(chance, longest_s=3).said
-    finally:
-        traffic.finish()
     with world.run() as last:
         report = world.finish(last)
     print(f"{KILLS} kills, {ready} of them after recovery began, {world.replayed()} epochs replayed: {report}")

@@ -42,7 +42,7 @@ def catalogue(settings: Settings) -> Iterator[Sent]:
 
 
 class Traffic:
-    """Sends the catalogue, then events at an even rate from a thread, until `finish`."""
+    """Sends the catalogue, then events at an even rate from a thread, until `finish`. A context manager."""
 
     def __init__(self, bootstrap: str, settings: Settings, events: int, per_second: float, seed: int) -> None:
         """The topics must exist. `events` bounds how many are sent."""
@@ -82,6 +82,14 @@ class Traffic:
         self._producer.close()
         if self._failures:
             raise self._failures[0]
+
+    def __enter__(self) -> Traffic:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """All was sent and acknowledged, or raises what went wrong."""
+        self.finish()
 
     @property
     def exhausted(self) -> bool:
