@@ -1,4 +1,4 @@
-"""What tests of more than one folder need: a real broker, and names that no other test uses."""
+"""What tests of more than one folder need: a real broker, names that no other test uses, Torch on one thread."""
 
 from __future__ import annotations
 
@@ -28,3 +28,20 @@ def broker() -> Iterator[Broker]:
 def namespace() -> str:
     """A prefix for topics, groups and transactional ids that is this test's alone."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch with one thread and deterministic algorithms, and then as it was.
+
+    Tiny tensors are fastest so, and bits depend on it. Tests that do without
+    need not wait for Torch to load.
+    """
+    import torch
+
+    threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(exact)

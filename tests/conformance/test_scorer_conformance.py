@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,8 @@ from pipeline.messages import Event, Item, Source, Vector
 from pipeline.settings import Learning, Metrics, Settings
 from pipeline.step import step
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = Settings(
     learning=Learning(
         width=16, sequence=8, history=16, candidates=20, neighbours=16, interest_steps=1, micro_batch=16
@@ -27,14 +28,6 @@ SETTINGS = Settings(
 NAMES = [scorer.name for scorer in Learner(SETTINGS, torch.device("cpu")).scorers]
 START = 1_700_000_000_000
 ENCODER = HashingEncoder(24)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def learner_of(items: int = 30) -> Learner:

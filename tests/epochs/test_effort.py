@@ -19,9 +19,6 @@ from pipeline.learning.learner import Learner
 from pipeline.messages import FULL_EFFORT, Event, Item, Manifest, encode
 from pipeline.step import step
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 LIVES = (4, 0, 3, 1, 2)
 
 

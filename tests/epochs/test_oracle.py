@@ -14,8 +14,6 @@ from shard import Shard, WholeLog, shop, tiny_settings
 from pipeline.messages import Counts, Output, TopicPartition
 from producers.memory import MemorySink
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def finished() -> Shard:
     """A run that the oracle has nothing to say about."""

@@ -20,8 +20,6 @@ from pipeline.messages import Counts, TopicPartition
 from pipeline.settings import Settings
 from producers.memory import Fault, MemorySink
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def small() -> Settings:
     """Three records an epoch, so that there are many; a snapshot only at a stop."""

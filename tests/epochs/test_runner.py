@@ -25,9 +25,6 @@ AT_ONCE = 40
 STEPS = 24
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def bits(tensor: torch.Tensor) -> tuple[str, list[int], bytes]:
     """All that a tensor is: NaN equals NaN, and 0 is not -0."""
     return str(tensor.dtype), list(tensor.shape), tensor.detach().contiguous().numpy().tobytes()

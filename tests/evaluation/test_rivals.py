@@ -24,20 +24,14 @@ from pipeline.messages import Event, Item
 from pipeline.settings import Settings
 from pipeline.step import micro_batches
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ITEMS, USERS, TASTES, COUNT = 120, 80, 4, 2_000
 RIVALS = [name for rival in chosen("incremental,batch", 1) for name in contestants_of(rival)[:1]]
 CHANCE = {"random"}
 """What beats nobody on purpose."""
 SLOW = {"river-mf", "isgd", "bpr", "sasrec", "gru4rec"}
 """What learns slower than this stream lasts: a pass over it, or one fit of its first 500 likes."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> object:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def stream() -> list[Event]:

@@ -1,16 +1,8 @@
-"""One thread: tiny tensors are fastest so, and bits depend on their number."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
+"""Every test of learning runs on one thread."""
 
 import pytest
-import torch
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="module", autouse=True)
+def _on_one_thread(one_thread: None) -> None:
+    """See `one_thread`."""
