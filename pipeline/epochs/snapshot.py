@@ -19,7 +19,7 @@ import torch
 from pipeline.ports import SnapshotDamaged
 
 MAGIC = b"HEADRACE"
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"^epoch-(\d{12})\.snapshot$")
 _HEAD = struct.Struct("<8sIQQ")
 _SUM = hashlib.sha256().digest_size

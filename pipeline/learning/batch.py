@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learning import kernels
+from pipeline.learning.circumstances import Told
 
 NO_ITEM = -1
 """In a history: nothing there. Below it, `-2 - n` is the n-th text vector."""
@@ -81,7 +82,6 @@ class Interactions:
 
     `item_B` is NO_ITEM for events without one. `level_B`, `code_B` as in
     `pack_code`; `time_B` in ms; `signal_B` how much the event teaches.
-    `context_BX` holds what the event itself says of its circumstances.
     """
 
     user_B: Tensor
@@ -124,12 +124,14 @@ def nothing_shown() -> Shown:
 class Questions:
     """Whose next like is asked for, from what is known before it.
 
-    `banned_QI` marks what may not be answered: consumed, withdrawn, expired, filtered.
+    `banned_QI` marks what may not be answered: consumed, withdrawn, expired,
+    filtered. `told` is what the users last said of their circumstances.
     """
 
     user_Q: Tensor
     history: History
     banned_QI: Tensor
+    told: Told | None = None
 
     def __len__(self) -> int:
         return self.user_Q.shape[0]

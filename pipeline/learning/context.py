@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from pipeline.learning.batch import Questions, level_of, liked_of
+from pipeline.learning.batch import NO_ITEM, History, Questions, kind_of, level_of, liked_of
+from pipeline.learning.circumstances import TOLD, Told, nothing_told
 
-FIXED = 9
+KINDS = 8
+CLOCK = 4
+FIXED = 9 + CLOCK + KINDS + TOLD
+
+CLOCK_SIZE, KIND_SIZE = 0.1, 0.3
+"""Small, since on three data sets neither says anything: a weight must be sure of it before it counts."""
+
+DAY_S = 86_400
 
 
 def context(questions: Questions, track_UK: Tensor) -> Tensor:
-    """[Q, FIXED + K]: how much history, how recent and liked it is, and how right each column lately was for the user.
+    """[Q, FIXED + K]: how much history, how recent and liked it is; of the last event clock, type and `context`.
 
-    Of the request's own time nothing is known: gaps are those inside the history.
+    Then how right each column lately was for the user. Of the request's own
+    time nothing is known: gaps are those inside the history.
     """
     history = questions.history
     count_Q = history.count_Q.float()
-    here_QL = (history.item_QL[:, :10] != -1).float()
+    here_QL = (history.item_QL[:, :10] != NO_ITEM).float()
     length_Q = here_QL.sum(1).clamp(min=1)
     liked_Q = (liked_of(history.code_QL[:, :10]) * here_QL).sum(1) / length_Q
     level_Q = (level_of(history.code_QL[:, :10]) * here_QL).sum(1) / length_Q / 5
@@ -40,4 +51,26 @@ def context(questions: Questions, track_UK: Tensor) -> Tensor:
         ],
         dim=1,
     )
-    return torch.cat([fixed_QX, track_UK[questions.user_Q]], dim=1)
+    told = questions.told or nothing_told(len(questions))
+    return torch.cat(
+        [fixed_QX, _clock(history, told), _kind(history), told.features(), track_UK[questions.user_Q]], dim=1
+    )
+
+
+def _clock(history: History, told: Told) -> Tensor:
+    """[Q, CLOCK] hour of the day and day of the week of the last event, each as a point on a circle, where the user is.
+
+    Times count from 2000-01-01, a Saturday. 0 without an event.
+    """
+    here_Q1 = (history.item_QL[:, :1] != NO_ITEM).float()
+    local_Q = history.time_QL[:, 0].double() + 60 * told.zone_N.double()
+    turns = [2 * math.pi * local_Q / DAY_S, 2 * math.pi * torch.floor(local_Q / DAY_S) / 7]
+    points = [part for turn in turns for part in (torch.sin(turn), torch.cos(turn))]
+    return torch.stack(points, dim=1).float() * here_Q1 * CLOCK_SIZE
+
+
+def _kind(history: History) -> Tensor:
+    """[Q, KINDS] the last event's type, hashed; 0 without an event."""
+    here_Q1 = (history.item_QL[:, :1] != NO_ITEM).float()
+    kind_Q = kind_of(history.code_QL[:, 0]).long() % KINDS
+    return torch.nn.functional.one_hot(kind_Q, KINDS).float() * here_Q1 * KIND_SIZE

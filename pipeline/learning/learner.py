@@ -14,6 +14,7 @@ from pipeline.learning.arena import grown
 from pipeline.learning.batch import NO_ITEM, TYPES, Interactions, Questions, liked_of, pack_code
 from pipeline.learning.candidates import Answers, ask, candidates
 from pipeline.learning.catalogue import Catalogue, unit
+from pipeline.learning.circumstances import Circumstances
 from pipeline.learning.context import FIXED, context
 from pipeline.learning.drift import Drift, tell
 from pipeline.learning.effort import FULL
@@ -75,6 +76,7 @@ class Learner:
         shown = sum(wanted.size for wanted in settings.publishing.lists.values())
         self.catalogue = Catalogue()
         self.users = Users(learning.history, shown, len(settings.publishing.segments))
+        self.circumstances = Circumstances()
         self.texts = Texts()
         self.popularity = Popularity()
         self.neighbours = Neighbours(learning.neighbours, learning.history)
@@ -125,7 +127,8 @@ class Learner:
         showable_I = torch.zeros(span, dtype=torch.bool)
         showable_I[:known] = self.catalogue.showable(watermark, self.undescribed)[:known]
         banned_QI = mask_QI[question_B[rows]] | ~showable_I
-        questions = Questions(interactions.user_B[rows], before[rows], banned_QI)
+        told = self.circumstances.take(interactions.user_B, [event.context for event in events], times)
+        questions = Questions(interactions.user_B[rows], before[rows], banned_QI, told[rows])
         return Batch(interactions, seen, questions, interactions.item_B[rows], interactions.signal_B[rows])
 
     def predict(self, questions: Questions) -> Predictions:
@@ -213,13 +216,14 @@ class Learner:
         freed, row = self.users.merge(anonymous_id, user_id)
         self.resize()
         if freed >= 0:
+            self.circumstances.move(freed, row)
             self._forget(freed)
         return row
 
     def state(self) -> dict[str, Tensor]:
         """All state, as named tensors."""
         tensors = self.catalogue.state() | self.users.state() | self.texts.state() | {"track_US": self.track_US}
-        tensors |= self.drift.state()
+        tensors |= self.circumstances.state() | self.drift.state()
         for scorer in self.scorers:
             tensors |= {f"scorer.{scorer.name}.{name}": tensor for name, tensor in scorer.state().items()}
         return tensors | {f"weights.{name}": tensor for name, tensor in self.weights.state().items()}
@@ -229,6 +233,7 @@ class Learner:
         self.catalogue.load(tensors)
         self.users.load(tensors)
         self.texts.load(tensors)
+        self.circumstances.load(tensors)
         self.drift.load(tensors)
         self.track_US = tensors["track_US"].clone()
         self.resize()
@@ -236,9 +241,7 @@ class Learner:
             scorer.load(_under(tensors, f"scorer.{scorer.name}."))
         self.weights.load(_under(tensors, "weights."))
 
-    def _interactions(
-        self, events: Sequence[Event], rules: Sequence[EventType], times: Sequence[int]
-    ) -> Interactions:
+    def _interactions(self, events: Sequence[Event], rules: Sequence[EventType], times: Sequence[int]) -> Interactions:
         codes = [signals.code(self._kind(e.event_type), rule, e.value) for rule, e in zip(rules, events, strict=True)]
         taught = [signals.signal(rule, e.value) for rule, e in zip(rules, events, strict=True)]
         rows = [NO_ITEM if rule.shown else self._row(e.item_id) for rule, e in zip(rules, events, strict=True)]
@@ -273,6 +276,7 @@ class Learner:
         items, users = len(self.catalogue), len(self.users.ids)
         for scorer in self.scorers:
             scorer.resize(items, users)
+        self.circumstances.resize(users)
         self.track_US = grown(self.track_US, users)
 
     def _track(self, user_Q: Tensor, feature_QK: Tensor) -> None:
@@ -283,6 +287,7 @@ class Learner:
 
     def _forget(self, row: int) -> None:
         self.track_US[row] = 0
+        self.circumstances.forget(row)
         for scorer in self.scorers:
             scorer.forget(row)
 

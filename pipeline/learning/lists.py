@@ -52,7 +52,7 @@ def _recommend(learner: Learner, user_Q: Tensor, watermark: int) -> Iterator[Mad
             yield from (MadeList(user, name, [], ()) for user in user_Q.tolist())
         return
     hidden_QI = ~learner.catalogue.showable(watermark, learner.undescribed)[None, :].expand_as(consumed_QI)
-    questions = Questions(user_Q, history, hidden_QI)
+    questions = Questions(user_Q, history, hidden_QI, learner.circumstances.of(user_Q))
     answers = learner.ask(questions)
     for name, wanted in learner.settings.publishing.lists.items():
         banned_QI = hidden_QI if wanted.allow_repeats else hidden_QI | consumed_QI

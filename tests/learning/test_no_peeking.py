@@ -108,7 +108,8 @@ def events_of(told: Past) -> list[Event]:
     for user, kind, item, value, gap in told:
         now += 1000 * gap
         named = None if kind == "search" else f"i{item}"
-        events.append(Event(kind, now, user, item_id=named, value=value, position=item % 5))
+        context = {"device": ("phone", "desk", "watch")[item % 3], "items": item} if item % 4 else {}
+        events.append(Event(kind, now, user, item_id=named, value=value, position=item % 5, context=context))
     return events
 
 
