@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+WARM_UP = 9
 
 
 class Trainer:
     """Holds parameters by name, their AdamW moments, and an exponential average of them for serving.
 
-    Loshchilov & Hutter 2019 for the optimiser (torch's own); averaging after Polyak & Juditsky 1992.
+    Loshchilov & Hutter 2019 for the optimiser (torch's own); averaging after
+    Polyak & Juditsky 1992. The first averages are short, over about a ninth of
+    the steps so far: what was there before anything was learned is soon out of them.
     """
 
-    def __init__(self, parameters: dict[str, Tensor], rate: float, decay: float, average: float, beta2: float) -> None:
+    def __init__(
+        self,
+        parameters: dict[str, Tensor],
+        rate: float,
+        decay: float,
+        average: float,
+        beta2: float,
+        slower: Mapping[str, float] | None = None,
+    ) -> None:
+        """`average` is what a step leaves of the old average; `slower` gives parameters a share of `rate`."""
         self.live = {name: tensor.clone().requires_grad_() for name, tensor in parameters.items()}
         self.served = {name: tensor.clone() for name, tensor in parameters.items()}
         self._average = average
-        self.optimiser = torch.optim.AdamW(
-            list(self.live.values()), lr=rate, weight_decay=decay, betas=(0.9, beta2), fused=True
-        )
-        self._rate = rate
+        self._steps = 0
+        by_share: dict[float, list[Tensor]] = {}
+        for name, tensor in self.live.items():
+            by_share.setdefault((slower or {}).get(name, 1.0), []).append(tensor)
+        self._rates = [rate * share for share in by_share]
+        groups = [{"params": tensors, "lr": rate * share} for share, tensors in by_share.items()]
+        self.optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=decay, betas=(0.9, beta2), fused=True)
         for tensor in self.live.values():
             self._fresh_moments(tensor)
 
     def rate(self, factor: float) -> None:
         """From the next step on learn `factor` times as fast as at first."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._rate * factor
+        for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
 
     def step(self, loss: Tensor) -> None:
         """One gradient step on `loss`, then one step of the average."""
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
+        self._steps += 1
+        share = max(1 - self._average, WARM_UP / (WARM_UP + 1 + self._steps))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.served.values()), list(self.live.values()), 1 - self._average)
+            torch._foreach_lerp_(list(self.served.values()), list(self.live.values()), share)
 
     def grow(self, name: str, more: Tensor) -> None:
         """Append rows to a parameter; their moments start at zero."""
@@ -70,6 +90,7 @@ class Trainer:
                 "exp_avg_sq": tensors[f"{name}.v"].to(on).clone(),
                 "step": tensors[f"{name}.step"].to(on).reshape(()).clone(),
             }
+            self._steps = int(tensors[f"{name}.step"])
 
     def _fresh_moments(self, tensor: Tensor) -> None:
         self.optimiser.state[tensor] = {

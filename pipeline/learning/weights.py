@@ -21,6 +21,9 @@ from pipeline.learning.ordering import ranks
 
 MATURITIES = 6
 HIDDEN = (32, 16)
+SLOWER = {"gate_XK": 0.3, "maturity_MK": 0.3}
+"""Exceptions are learned more slowly than the rule."""
+
 REPLAY = 4096
 REPLAY_BATCH = 64
 NOISE = 1e-4
@@ -93,7 +96,7 @@ class DynamicWeights:
             "out_G": torch.zeros(HIDDEN[1]),
         }
         weights = {name: tensor.to(device) for name, tensor in weights.items()}
-        self.trainer = Trainer(weights, rate=2e-3, decay=0.0, average=0.98, beta2=0.99)
+        self.trainer = Trainer(weights, rate=2e-3, decay=0.0, average=0.98, beta2=0.99, slower=SLOWER)
         self.progress = torch.zeros(2, dtype=torch.int64)
         self._replay: Lists | None = None
         self._replay_target = torch.zeros(REPLAY, dtype=torch.int64)

@@ -203,7 +203,7 @@ def test_what_is_explained_sums_to_the_score() -> None:
 def test_weights_learn_which_column_is_right() -> None:
     weights = DynamicWeights([0.5] * 3, 4, 1, CPU)
     losses = []
-    for seed in range(150):
+    for seed in range(400):
         lists = lists_of(seed)
         target = (lists.feature_QCK[:, :, 1] - 100.0 * ~lists.present_QC).argmax(1)
         losses.append(weights.learn(lists, target, torch.ones(6)))

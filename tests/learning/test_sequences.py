@@ -193,10 +193,29 @@ def test_grown_rows_leave_the_others_as_they_would_have_been() -> None:
 
 def test_the_served_weights_are_the_average() -> None:
     trainer, expected = trainer_of(), trainer_of().served["rows"].clone()
-    for _ in range(5):
+    for n in range(1, 121):
         trainer.step(loss_of(trainer))
-        expected = 0.9 * expected + 0.1 * trainer.live["rows"].detach()
+        share = max(0.1, 9 / (10 + n))
+        expected = (1 - share) * expected + share * trainer.live["rows"].detach()
     torch.testing.assert_close(trainer.served["rows"], expected)
+
+
+def test_what_was_there_at_first_is_soon_out_of_the_average() -> None:
+    trainer = Trainer({"rows": torch.full((1, 1), 5.0)}, rate=0.1, decay=0.0, average=0.99, beta2=0.99)
+    for _ in range(5):
+        trainer.step(trainer.live["rows"].sum() * 0)
+        trainer.live["rows"].data.zero_()
+    assert abs(float(trainer.served["rows"])) < 0.1
+
+
+def test_some_parameters_are_learned_more_slowly_and_a_reaction_speeds_up_all() -> None:
+    start = {"base": torch.zeros(1), "gate": torch.zeros(1)}
+    for factor in (1.0, 2.0):
+        trainer = Trainer(start, rate=0.1, decay=0.0, average=0.9, beta2=0.99, slower={"gate": 0.3})
+        trainer.rate(factor)
+        trainer.step((trainer.live["base"] + trainer.live["gate"]).sum())
+        moved = [float(trainer.live[name]) for name in start]
+        assert moved == pytest.approx([-0.1 * factor, -0.03 * factor], rel=1e-3)
 
 
 def test_a_trainer_goes_on_where_its_state_was_taken() -> None:
