@@ -24,7 +24,7 @@ from pipeline.epochs.digest import fingerprint
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FileSnapshotStore
-from pipeline.ports import CommitUnknown, Encoder
+from pipeline.ports import CommitUnknown, Encoder, Fenced
 from pipeline.runtime.embedder import Embedder
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
 from pipeline.runtime.runner import Health, Parts, Runner
@@ -137,7 +137,11 @@ def learner_runner(
 
 
 def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.Event) -> None:
-    """Embed until `stop`; after a doubtful commit begin again at the committed positions. Raises Fenced."""
+    """Embed until `stop`; after a doubtful commit begin again at the committed positions.
+
+    Nobody else has this life's transactional id: whoever is fenced was slow,
+    and the broker gave the transaction up.
+    """
     embedder = Embedder(new_encoder(settings), decoder_of(settings), settings, dead_letter_output)
     metrics.watch(embedder)
     warm = False
@@ -147,7 +151,7 @@ def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.E
                 _warm(settings, embedder)
                 warm = True
             _embed(settings, embedder, stop)
-        except (CommitUnknown, ConnectionError) as error:
+        except (CommitUnknown, Fenced, ConnectionError) as error:
             log.warning("embedder: %s: %s; starting again", type(error).__name__, error)
             stop.wait(RETRY_S)
 

@@ -1,0 +1,38 @@
+"""What the composed parts do when the log fails them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pipeline.ports import CommitUnknown, Fenced
+from pipeline.runtime import composition
+from pipeline.settings import Settings
+
+
+class Watching:
+    """Metrics that nobody reads."""
+
+    def watch(self, embedder: object) -> None:
+        """Look at nothing."""
+
+
+@pytest.mark.parametrize("trouble", [Fenced, CommitUnknown, ConnectionError])
+def test_an_embedder_whose_transaction_was_given_up_begins_again(
+    trouble: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, lives = threading.Event(), []
+
+    def embed(*_: object) -> None:
+        lives.append(None)
+        if len(lives) < 3:
+            raise trouble("for a while")
+        stop.set()
+
+    for name, stand_in in (("_embed", embed), ("_warm", lambda *_: None), ("new_encoder", lambda *_: None)):
+        monkeypatch.setattr(composition, name, stand_in)
+    monkeypatch.setattr(composition, "Embedder", lambda *_: None)
+    monkeypatch.setattr(composition, "RETRY_S", 0)
+    composition.run_embedder(Settings(), Watching(), stop)  # type: ignore[arg-type]
+    assert len(lives) == 3
