@@ -40,7 +40,8 @@ class Reaction:
     """How to learn from one micro-batch.
 
     `rate` multiplies the learning rates, `recent` is the share of each replay
-    memory that is drawn from, its latest, and `discount` multiplies the counts of the past, once.
+    memory that is drawn from, its latest, and `discount` multiplies what was
+    counted of pairs, once.
     """
 
     rate: float = 1.0
@@ -69,11 +70,14 @@ def tell(reaction: Reaction, parts: Sequence[object]) -> None:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a drift leads to: the reaction, and the events that it lasts; a further drift starts it anew."""
+    """What a drift leads to: the reaction, and the events that it lasts; a further drift starts it anew.
 
-    rate: float = 2.0
-    recent: float = 0.1
-    discount: float = 0.1
+    Of what was tried only the discount of pairs paid (docs/LEARNING.md).
+    """
+
+    rate: float = 1.0
+    recent: float = 1.0
+    discount: float = 0.05
     events: int = 4_000
 
 

@@ -10,7 +10,6 @@ from pipeline.learning.optimise import Trainer
 from pipeline.learning.ranks import Ranks
 from pipeline.learning.scorer import Observation
 from pipeline.learning.scorers.neighbours import Neighbours
-from pipeline.learning.scorers.popularity import Popularity
 
 USERS = 8
 
@@ -139,13 +138,11 @@ def test_a_trainer_steps_as_far_as_its_rate_says_and_returns_to_it() -> None:
     assert moved[1] == pytest.approx(3 * moved[0], rel=1e-3)
 
 
-def test_a_discount_lets_counts_weigh_less_and_calm_leaves_them() -> None:
-    neighbours, popularity = Neighbours(8, 8), Popularity()
+def test_a_discount_lets_pairs_weigh_less_and_calm_leaves_them() -> None:
+    neighbours = Neighbours(8, 8)
     neighbours.value_INC += 4
     neighbours.total_I3 += 2
-    popularity.count_HI += 8
-    tell(CALM, (neighbours, popularity, Observation))
-    assert bool((neighbours.value_INC == 4).all() and (popularity.count_HI == 8).all())
-    tell(Reaction(discount=0.5), (neighbours, popularity, Observation))
+    tell(CALM, (neighbours, Observation))
+    assert bool((neighbours.value_INC == 4).all() and (neighbours.total_I3 == 2).all())
+    tell(Reaction(discount=0.5), (neighbours, Observation))
     assert bool((neighbours.value_INC == 2).all() and (neighbours.total_I3 == 1).all())
-    assert bool((popularity.count_HI == 4).all())

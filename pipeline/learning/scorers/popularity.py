@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions
-from pipeline.learning.drift import Reaction
 from pipeline.learning.scorer import Column, DenseAnswer, Observation
 
 HORIZONS = (float("inf"), 20_000.0, 2_000.0, 200.0)
@@ -75,11 +74,6 @@ class Popularity:
         counted_B = seen.learn_B & seen.fresh_B
         self.liked_2I[0].index_add_(0, rows, torch.ones(len(rows)))
         self.liked_2I[1].index_add_(0, seen.events.item_B[counted_B], torch.ones(int(counted_B.sum())))
-
-    def react(self, reaction: Reaction) -> None:
-        """Let what was counted before weigh less."""
-        if reaction.discount != 1:
-            self.count_HI *= reaction.discount
 
     def forget(self, user: int) -> None:
         """Counts name nobody."""
