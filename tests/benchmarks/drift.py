@@ -12,6 +12,7 @@ all that there would have been. Intervals: users and seeds resampled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -34,6 +35,8 @@ WINDOW = 2_000
 REGAINED = 0.95
 RESAMPLES = 500
 LASTS = 4_000
+FADING = 10_000
+MICRO_BATCH = 64
 
 
 class Always(Drift):
@@ -49,17 +52,16 @@ class Always(Drift):
 
 
 def ways() -> dict[str, Drift]:
-    """Learners to compare: three that do not react, tuned, and reactions, each to one thing and to all."""
+    """Learners to compare: some that do not react, tuned, and reactions, each to one thing and to all."""
     policies = {
         "rates x 3": Policy(3, 1, 1, LASTS),
         "recent replay": Policy(1, 0.1, 1, LASTS),
-        "discount .3": Policy(1, 1, 0.3, LASTS),
-        "discount .1": Policy(1, 1, 0.1, LASTS),
-        "discount .03": Policy(1, 1, 0.03, LASTS),
-        "all": Policy(2, 0.1, 0.1, LASTS),
+        "pairs cleared": Policy(1, 1, 0, LASTS),
+        "pairs x .05": Policy(1, 1, 0.05, LASTS),
+        "all": Policy(2, 0.1, 0.05, LASTS),
     }
-    still: dict[str, Drift] = {"none": Drift("watch")}
-    still |= {f"always x {rate}": Always(Reaction(rate=rate)) for rate in (2, 4)}
+    still: dict[str, Drift] = {"none": Drift("watch"), "always x 2": Always(Reaction(rate=2))}
+    still["pairs fade"] = Always(Reaction(discount=math.exp(-MICRO_BATCH / FADING)))
     return still | {name: Drift("react", policy) for name, policy in policies.items()}
 
 
