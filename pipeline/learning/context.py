@@ -52,25 +52,22 @@ def context(questions: Questions, track_UK: Tensor) -> Tensor:
         dim=1,
     )
     told = questions.told or nothing_told(len(questions))
-    return torch.cat(
-        [fixed_QX, _clock(history, told), _kind(history), told.features(), track_UK[questions.user_Q]], dim=1
-    )
+    last_QX = torch.cat([_clock(history, told), _kind(history)], dim=1) * (history.item_QL[:, :1] != NO_ITEM)
+    return torch.cat([fixed_QX, last_QX, told.features(), track_UK[questions.user_Q]], dim=1)
 
 
 def _clock(history: History, told: Told) -> Tensor:
     """[Q, CLOCK] hour of the day and day of the week of the last event, each as a point on a circle, where the user is.
 
-    Times count from 2000-01-01, a Saturday. 0 without an event.
+    Times count from 2000-01-01, a Saturday.
     """
-    here_Q1 = (history.item_QL[:, :1] != NO_ITEM).float()
     local_Q = history.time_QL[:, 0].double() + 60 * told.zone_N.double()
     turns = [2 * math.pi * local_Q / DAY_S, 2 * math.pi * torch.floor(local_Q / DAY_S) / 7]
     points = [part for turn in turns for part in (torch.sin(turn), torch.cos(turn))]
-    return torch.stack(points, dim=1).float() * here_Q1 * CLOCK_SIZE
+    return torch.stack(points, dim=1).float() * CLOCK_SIZE
 
 
 def _kind(history: History) -> Tensor:
-    """[Q, KINDS] the last event's type, hashed; 0 without an event."""
-    here_Q1 = (history.item_QL[:, :1] != NO_ITEM).float()
+    """[Q, KINDS] the last event's type, hashed."""
     kind_Q = kind_of(history.code_QL[:, 0]).long() % KINDS
-    return torch.nn.functional.one_hot(kind_Q, KINDS).float() * here_Q1 * KIND_SIZE
+    return torch.nn.functional.one_hot(kind_Q, KINDS).float() * KIND_SIZE

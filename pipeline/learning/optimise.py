@@ -90,7 +90,7 @@ class Trainer:
                 "exp_avg_sq": tensors[f"{name}.v"].to(on).clone(),
                 "step": tensors[f"{name}.step"].to(on).reshape(()).clone(),
             }
-            self._steps = int(tensors[f"{name}.step"])
+        self._steps = int(tensors[f"{next(iter(self.live))}.step"])
 
     def _fresh_moments(self, tensor: Tensor) -> None:
         self.optimiser.state[tensor] = {

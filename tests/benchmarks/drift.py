@@ -28,6 +28,7 @@ from pipeline.learning.drift import Drift, Policy, Reaction
 from pipeline.learning.learner import Learner
 from pipeline.learning.ranks import Ranks
 from pipeline.messages import Event
+from pipeline.settings import Settings
 
 Floats = NDArray[np.float64]
 GRID = 100
@@ -36,7 +37,6 @@ REGAINED = 0.95
 RESAMPLES = 500
 LASTS = 4_000
 FADING = 10_000
-MICRO_BATCH = 64
 
 
 class Always(Drift):
@@ -61,7 +61,7 @@ def ways() -> dict[str, Drift]:
         "all": Policy(2, 0.1, 0.05, LASTS),
     }
     still: dict[str, Drift] = {"none": Drift("watch"), "always x 2": Always(Reaction(rate=2))}
-    still["pairs fade"] = Always(Reaction(discount=math.exp(-MICRO_BATCH / FADING)))
+    still["pairs fade"] = Always(Reaction(discount=math.exp(-Settings().learning.micro_batch / FADING)))
     return still | {name: Drift("react", policy) for name, policy in policies.items()}
 
 

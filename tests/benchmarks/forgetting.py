@@ -111,7 +111,8 @@ def probe(learner: Learner, later: Sequence[Event]) -> Asked:
     for first in range(0, len(likes), 256):
         part = torch.arange(first, min(first + 256, len(likes)))
         history, banned_QI = learner.users.windows(user_Q[part], items)
-        predicted = learner.predict(Questions(user_Q[part], history, banned_QI))
+        told = learner.circumstances.of(user_Q[part])
+        predicted = learner.predict(Questions(user_Q[part], history, banned_QI, told))
         rest_QI = learner.popularity.count_HI[1, :items].expand(len(part), -1)
         rank_Q.append(pooled_rank(predicted.score_QC, predicted.rows_QC, rest_QI, banned_QI, target_Q[part]))
         unseen_Q.append((~banned_QI).sum(1))

@@ -202,8 +202,8 @@ def test_what_is_explained_sums_to_the_score() -> None:
 
 def test_weights_learn_which_column_is_right() -> None:
     weights = DynamicWeights([0.5] * 3, 4, 1, CPU)
-    losses, at_first = [], torch.tensor([0.0, 0.0, 0.0, 0.5, 0.5, 0.5])
-    for seed in range(150):
+    losses = []
+    for seed in range(1000):
         lists = lists_of(seed)
         target = (lists.feature_QCK[:, :, 1] - 100.0 * ~lists.present_QC).argmax(1)
         losses.append(weights.learn(lists, target, torch.ones(6)))
@@ -211,7 +211,7 @@ def test_weights_learn_which_column_is_right() -> None:
     asked = lists_of(1000)
     right = (asked.feature_QCK[:, :, 1] - 100.0 * ~asked.present_QC).argmax(1)
     assert (weights.score(asked).argmax(1) == right).float().mean() > 0.6
-    assert (weights.gates(asked.context_QX) - at_first).argmax() == 1
+    assert weights.gates(asked.context_QX).argmax() == 1
 
 
 def test_without_a_target_nothing_is_learned() -> None:
