@@ -222,15 +222,19 @@ def test_a_plan_that_is_none_is_named_by_line(tmp_path: Path) -> None:
 
 
 def _wait_until_it_waits(pid: int) -> None:
-    """Until a process has not used the processor for a while, which imports on a busy machine do too for a moment."""
+    """Until a process reads a pipe that has nothing for it; where Linux does not tell, until it has long been idle."""
     used, idle, deadline = -1.0, 0, time.monotonic() + 90
     while time.monotonic() < deadline:
+        where = Path(f"/proc/{pid}/wchan").read_text()
+        if "pipe_read" in where:
+            return
         now = psutil.Process(pid).cpu_times().user
-        idle = idle + 1 if now > 1 and now - used < 0.02 else 0
-        if idle == 3:
+        idle = idle + 1 if where in ("", "0") and now > 1 and now - used < 0.02 else 0
+        if idle == 30:
             return
         used = now
-        time.sleep(1.5)
+        time.sleep(0.2)
+    raise AssertionError(f"process {pid} does not wait for input: {where}")
 
 
 def test_evaluate_reads_standard_input_and_ends_at_ctrl_c(tmp_path: Path) -> None:
