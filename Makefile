@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 BROKER ?= auto
 KILLS ?= 100
+CRASHES ?= 5000000
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint bench chaos fuzz golden clean
+.PHONY: demo test lint bench chaos simulate fuzz golden clean
 
 demo: $(VENV)/.demo
 	$(BIN)/headrace demo --broker $(BROKER)
@@ -26,6 +27,10 @@ bench: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	$(BIN)/python tests/kafka/chaos.py --kills $(KILLS)
+
+simulate: $(VENV)/.dev
+	$(BIN)/python tests/simulation/simulate.py --mutants
+	$(BIN)/python tests/simulation/simulate.py --crashes $(CRASHES)
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/consumers tests/epochs/test_properties.py --hypothesis-seed=random -p no:cacheprovider

@@ -139,6 +139,15 @@ class MemoryLog:
             self._current(transactional_id, epoch).transaction = transaction
             self._open.append(transaction)
 
+    def check(self, transactional_id: str, epoch: int) -> None:
+        """Raises `Fenced` if `epoch` is not the newest."""
+        with self._lock:
+            self._current(transactional_id, epoch)
+
+    def is_open(self, transactional_id: str) -> bool:
+        """Whether a transaction is."""
+        return self._producers[transactional_id].transaction is not None
+
     def send(self, transactional_id: str, epoch: int, output: Output, partition: int | None = None) -> int:
         """Append within the open transaction: in the log at once, visible when it commits; gives the offset."""
         with self._lock:
@@ -188,10 +197,13 @@ class MemoryLog:
             log = self._log(partition)
             log.entries[offset - log.start] = None
 
-    def read(self, partition: TopicPartition, position: int, limit: int) -> tuple[list[Record], int]:
+    def read(
+        self, partition: TopicPartition, position: int, limit: int, *, committed_only: bool = True
+    ) -> tuple[list[Record], int]:
         """At most `limit` committed records from `position` on, and the next position, past markers.
 
-        Raises LogGap if `position` is not within the log.
+        `committed_only` off is read_uncommitted: all records, of open and
+        aborted transactions too. Raises LogGap if `position` is not within the log.
         """
         with self._lock:
             log = self._log(partition)
@@ -201,10 +213,10 @@ class MemoryLog:
                     f"which holds [{log.start}, {log.end})"
                 )
             records: list[Record] = []
-            stable = self.stable_end(partition)
+            stable = self.stable_end(partition) if committed_only else log.end
             while position < stable and len(records) < limit:
                 entry = log.entries[position - log.start]
-                if entry is not None and entry[1].state is _State.COMMITTED:
+                if entry is not None and (entry[1].state is _State.COMMITTED or not committed_only):
                     records.append(entry[0])
                 position += 1
             return records, position

@@ -232,10 +232,21 @@ class Counts(msgspec.Struct, frozen=True):
         )
 
 
+class Begin(msgspec.Struct, frozen=True):
+    """From which offset on a partition is read, by a learner that has not read it before."""
+
+    topic: str
+    partition: int
+    at: int
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """What one transaction did: enough, with the log, to do it again.
 
     `kind` is `epoch`, `claim` (a learner took over), `digest-reset` or `rewind`.
+    A claim's `begins` say where partitions that no manifest names yet begin:
+    the first claim's where the log does, any later one's at 0. So what retention
+    takes before it was read can be told.
     `clock` is the wall clock in ms that the epoch went by. `effort` is how much
     was learned per event, 0 (lean) to 4 (full; what manifests without it mean).
     """
@@ -253,6 +264,7 @@ class Manifest(msgspec.Struct, frozen=True):
     input_digest: str
     state_digest: str
     effort: Annotated[int, msgspec.Meta(ge=0, le=FULL_EFFORT)] = FULL_EFFORT
+    begins: tuple[Begin, ...] = ()
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -28,6 +28,8 @@ class Standing:
         if manifest.epoch != self.epoch + 1:
             raise LogGap(f"manifest of epoch {manifest.epoch} follows that of epoch {self.epoch}: the log has a hole")
         positions = dict(self.positions)
+        for begin in manifest.begins:
+            positions.setdefault(TopicPartition(begin.topic, begin.partition), begin.at)
         for part in manifest.ranges:
             tp = TopicPartition(part.topic, part.partition)
             if tp in positions and positions[tp] != part.start:

@@ -6,13 +6,13 @@ A crash, an unknown commit result and an ordinary start all come through here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.epochs.digest import config_hash
 from pipeline.epochs.history import EPOCH, Standing, read_verified, standing_after, verify_inputs
 from pipeline.epochs.processor import Processor
-from pipeline.messages import Counts, Manifest, Range
+from pipeline.messages import Begin, Counts, Manifest, Range, TopicPartition
 from pipeline.ports import Clock, LogGap, Sink, SnapshotDamaged, SnapshotStore, Source
 from pipeline.settings import Settings
 
@@ -38,11 +38,15 @@ class Identity:
 
 @dataclass(frozen=True)
 class Recovered:
-    """A processor as of the last committed manifest, and where that is."""
+    """A processor as of the last committed manifest, and where that is.
+
+    `anew`: digests start anew from there, so only snapshots from now on lead to this state.
+    """
 
     processor: Processor
     standing: Standing
     replayed: int
+    anew: bool
 
 
 def marker(
@@ -53,6 +57,7 @@ def marker(
     who: Identity,
     clock: int,
     skipped: tuple[Range, ...] = (),
+    begins: tuple[Begin, ...] = (),
 ) -> Manifest:
     """A manifest that reads nothing: a claim, or a digest reset, which may step over ranges that the log has lost."""
     return Manifest(
@@ -68,6 +73,7 @@ def marker(
         fingerprint=who.fingerprint,
         input_digest=standing.input_digest,
         state_digest=standing.state_digest,
+        begins=begins,
     )
 
 
@@ -97,20 +103,27 @@ def recover(
     except LogGap as error:
         raise RecoveryRefused(str(error)) from error
     on_standing(standing)
-    lost = _lost(source, standing)
+    starts = source.starts()
+    begins = _begins(starts, standing)
+    lost = _lost(starts, standing, begins)
     if lost and not accept_gap:
         raise RecoveryRefused(f"events that were not read yet are gone: {_named(lost)}. {GO_ON}")
     watermark = manifests[-1].watermark if manifests else processor.ledger.watermark
-    standing = _mark(CLAIM, sink, standing, processor.settings, watermark, who, clock)
-    exact = all(_same(m, processor, who) for m in (*known, *(m for m in manifests if m.kind == EPOCH)))
+    standing = _mark(CLAIM, sink, standing, processor.settings, watermark, who, clock, begins=begins)
+    ours = (who.fingerprint, config_hash(processor.settings))
+    epochs = (*known, *(m for m in manifests if m.kind == EPOCH))
+    # Beyond a reset lies the state of a process that may have left out what the log could not give it then.
+    exact = not any(m.kind == DIGEST_RESET for m in manifests)
+    exact = exact and all((m.fingerprint, m.config_hash) == ours for m in epochs)
     if standing.epoch > 1:
         log.info("starting from %s, then %d epochs to replay", _snapshot_name(base.epoch), len(manifests))
     whole = _replay(processor, source, manifests, accept_gap, exact, on_progress)
-    if lost or not (exact and whole):
+    anew = bool(lost) or not (exact and whole)
+    if anew:
         log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
         reached = processor.ledger.watermark
         standing = _mark(DIGEST_RESET, sink, standing, processor.settings, reached, who, clock, lost)
-    return Recovered(processor, standing, len(manifests))
+    return Recovered(processor, standing, len(manifests), anew)
 
 
 def _mark(
@@ -122,15 +135,23 @@ def _mark(
     who: Identity,
     clock: Clock,
     skipped: tuple[Range, ...] = (),
+    begins: tuple[Begin, ...] = (),
 ) -> Standing:
-    mark = marker(kind, standing, settings, watermark, who, clock.now_ms(), skipped)
-    return standing.after(mark, sink.commit([], mark, {}))
+    mark = marker(kind, standing, settings, watermark, who, clock.now_ms(), skipped, begins)
+    passed = {TopicPartition(part.topic, part.partition): part.stop for part in skipped}
+    return standing.after(mark, sink.commit([], mark, passed))
 
 
-def _lost(source: Source, standing: Standing) -> tuple[Range, ...]:
+def _begins(starts: Mapping[TopicPartition, int], standing: Standing) -> tuple[Begin, ...]:
+    """Partitions that no manifest names: at the first start none has been missed, at others they were made since."""
+    unknown = sorted(starts.keys() - standing.positions.keys())
+    return tuple(Begin(tp.topic, tp.partition, 0 if standing.epoch else starts[tp]) for tp in unknown)
+
+
+def _lost(starts: Mapping[TopicPartition, int], standing: Standing, begins: Sequence[Begin]) -> tuple[Range, ...]:
     """What retention took before it was read: from where the last manifest stopped to where the log begins."""
-    starts = source.starts()
-    behind = [(tp, at) for tp, at in sorted(standing.positions.items()) if at < starts.get(tp, at)]
+    reached = {TopicPartition(begin.topic, begin.partition): begin.at for begin in begins} | dict(standing.positions)
+    behind = [(tp, at) for tp, at in sorted(reached.items()) if at < starts.get(tp, at)]
     return tuple(Range(tp.topic, tp.partition, at, starts[tp], 0, 0) for tp, at in behind)
 
 
@@ -202,10 +223,6 @@ def _replay(
         processor.state_digest = manifest.state_digest
         on_progress(done, len(manifests))
     return whole
-
-
-def _same(manifest: Manifest, processor: Processor, who: Identity) -> bool:
-    return manifest.fingerprint == who.fingerprint and manifest.config_hash == config_hash(processor.settings)
 
 
 def overtaken(sink: Sink, standing: Standing, instance: str) -> str | None:

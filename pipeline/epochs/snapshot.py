@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,15 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from pipeline.epochs.disk import Disk, Folder
 from pipeline.ports import SnapshotDamaged
 
 MAGIC = b"HEADRACE"
 FORMAT = 2
+PARTIAL = ".partial"
 _NAME = re.compile(r"^epoch-(\d{12})\.snapshot$")
 _HEAD = struct.Struct("<8sIQQ")
 _SUM = hashlib.sha256().digest_size
-
-
-class SnapshotFolderInUse(RuntimeError):
-    """Another process writes to the snapshot folder."""
 
 
 @dataclass(frozen=True)
@@ -46,54 +43,45 @@ class FileSnapshotStore:
     crash it is there whole or not at all.
     """
 
-    def __init__(self, folder: Path, kept: int = 2) -> None:
-        """Takes the folder, made with mode 0700 if need be; raises SnapshotFolderInUse if another process has it."""
-        self._folder = folder
+    def __init__(self, folder: Path | Disk, kept: int = 2) -> None:
+        """Takes the folder, made with mode 0700 if need be; raises FolderInUse if another process has it."""
+        self._disk = Folder(folder) if isinstance(folder, Path) else folder
         self._kept = kept
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise SnapshotFolderInUse(f"{folder}: another process writes its snapshots here") from None
-        for leftover in folder.glob("*.partial"):
-            leftover.unlink()
+        for name in self._disk.names():
+            if name.endswith(PARTIAL):
+                self._disk.remove(name)
 
     def save(self, epoch: int, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         """Write a snapshot and let the oldest go; raises OSError where it cannot, and then nothing changed."""
         text = json.dumps(header, sort_keys=True).encode()
-        body = safetensors.torch.save(_unshared(tensors))
-        head = _HEAD.pack(MAGIC, FORMAT, epoch, len(text))
-        final = self._path(epoch)
-        partial = final.with_suffix(".partial")
+        parts = [_HEAD.pack(MAGIC, FORMAT, epoch, len(text)), text, safetensors.torch.save(_unshared(tensors))]
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        disk, final = self._disk, _name(epoch)
+        partial = f"{final}{PARTIAL}"
         try:
-            with partial.open("wb") as file:
-                digest = hashlib.sha256()
-                for part in (head, text, body):
-                    digest.update(part)
-                    file.write(part)
-                file.write(digest.digest())
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(final)
-            os.fsync(self._lock)
+            disk.write(partial, [*parts, digest.digest()])
+            disk.sync(partial)
+            disk.rename(partial, final)
+            disk.sync_names()
         except OSError:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                disk.remove(partial)
             raise
         for old in self.epochs()[: -self._kept]:
-            self._path(old).unlink()
+            disk.remove(_name(old))
 
     def epochs(self) -> list[int]:
         """Epochs of which there is a file, oldest first."""
-        found = (_NAME.match(path.name) for path in self._folder.iterdir())
+        found = (_NAME.match(name) for name in self._disk.names())
         return sorted(int(match[1]) for match in found if match)
 
     def load(self, epoch: int) -> LoadedSnapshot:
         """A snapshot, every byte verified; raises SnapshotDamaged."""
-        path = self._path(epoch)
+        path = f"{self._disk}/{_name(epoch)}"
         try:
-            raw = path.read_bytes()
+            raw = self._disk.read(_name(epoch))
         except OSError as error:
             raise SnapshotDamaged(f"{path}: {error.strerror}") from error
         if len(raw) < _HEAD.size + _SUM or hashlib.sha256(raw[:-_SUM]).digest() != raw[-_SUM:]:
@@ -108,12 +96,11 @@ class FileSnapshotStore:
 
     def close(self) -> None:
         """Give the folder up."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._disk.close()
 
-    def _path(self, epoch: int) -> Path:
-        return self._folder / f"epoch-{epoch:012d}.snapshot"
+
+def _name(epoch: int) -> str:
+    return f"epoch-{epoch:012d}.snapshot"
 
 
 def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

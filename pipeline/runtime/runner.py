@@ -28,7 +28,7 @@ from pipeline.messages import Manifest, Record, TopicPartition
 from pipeline.ports import Clock, CommitUnknown, Fenced, Sink, SnapshotStore, Source
 from pipeline.runtime.governor import Governor
 from pipeline.runtime.metrics import LearnerMetrics
-from pipeline.runtime.snapshots import SnapshotWriter
+from pipeline.runtime.snapshots import SnapshotWriter, Task, in_thread
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ class Parts:
     metrics: LearnerMetrics
     health: Health
     accept_gap: bool = False
+    beside: Callable[[Callable[[], None]], Task] = in_thread
 
 
 class Runner:
@@ -78,8 +79,9 @@ class Runner:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._writer = SnapshotWriter(
-            parts.snapshots, parts.settings.epochs.snapshot_interval_s, parts.metrics, parts.clock
+            parts.snapshots, parts.settings.epochs.snapshot_interval_s, parts.metrics, parts.clock, parts.beside
         )
+        self._config_hash = config_hash(parts.settings)
         self._governor = Governor(parts.settings.learning.effort, parts.settings.learning.micro_batch)
         self.processor: Processor | None = None
         self.standing = Standing()
@@ -112,6 +114,8 @@ class Runner:
     def _learn(self, source: Source, sink: Sink, stop: threading.Event, accept_gap: bool) -> None:
         recovered = self._recover(source, sink, stop, accept_gap)
         self.processor, self.standing = recovered.processor, recovered.standing
+        if recovered.anew:
+            self._writer.write(self.processor, self.standing)
         self._seek(source)
         self._parts.health.ready.set()
         log.info("ready: reading %d partitions, epoch %d", len(self._begun), self.standing.epoch)
@@ -169,9 +173,8 @@ class Runner:
         )  # fmt: skip
 
     def _seek(self, source: Source) -> None:
-        """Read on in each partition that exists; one never read begins where its log does."""
-        starts = source.starts()
-        self._begun = {tp: self.standing.positions.get(tp, starts[tp]) for tp in source.partitions()}
+        """Read on in each partition that exists; one made since the claim begins at 0."""
+        self._begun = {tp: self.standing.positions.get(tp, 0) for tp in source.partitions()}
         source.seek(self._begun)
 
     def _epoch(self, source: Source, sink: Sink) -> None:
@@ -237,7 +240,7 @@ class Runner:
             counts=applied.counts,
             watermark=applied.watermark,
             clock=now,
-            config_hash=config_hash(self._parts.settings),
+            config_hash=self._config_hash,
             fingerprint=self._parts.who.fingerprint,
             input_digest=chained_input(self.standing.input_digest, ranges),
             state_digest=applied.state_digest,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 from torch import Tensor
 
@@ -16,26 +18,52 @@ from pipeline.runtime.metrics import LearnerMetrics
 log = logging.getLogger(__name__)
 
 
+class Task(Protocol):
+    """Something that goes on beside the loop."""
+
+    def is_alive(self) -> bool:
+        """Whether it still does."""
+        ...
+
+    def join(self) -> None:
+        """Wait until it does not."""
+        ...
+
+
+def in_thread(work: Callable[[], None]) -> Task:
+    """Do this beside the loop."""
+    thread = threading.Thread(target=work, name="snapshot")
+    thread.start()
+    return thread
+
+
 class SnapshotWriter:
     """At most one snapshot is being written at a time; a failure is logged and counted, the next one tries again."""
 
-    def __init__(self, store: SnapshotStore, interval_s: float, metrics: LearnerMetrics, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: SnapshotStore,
+        interval_s: float,
+        metrics: LearnerMetrics,
+        clock: Clock,
+        beside: Callable[[Callable[[], None]], Task] = in_thread,
+    ) -> None:
         self._store = store
         self._interval_s = interval_s
         self._metrics = metrics
         self._clock = clock
         self._last = time.monotonic()
         self._written = 0
-        self._thread: threading.Thread | None = None
+        self._beside = beside
+        self._task: Task | None = None
 
     def maybe_write(self, processor: Processor, standing: Standing) -> None:
         """Copy the state and begin writing it if the interval has passed and no write is under way."""
-        if time.monotonic() - self._last < self._interval_s or (self._thread is not None and self._thread.is_alive()):
+        if time.monotonic() - self._last < self._interval_s or (self._task is not None and self._task.is_alive()):
             return
         self._last = time.monotonic()
         copied = {name: tensor.detach().clone() for name, tensor in processor.state().items()}
-        self._thread = threading.Thread(target=self._save, args=(standing, copied), name="snapshot")
-        self._thread.start()
+        self._task = self._beside(lambda: self._save(standing, copied))
 
     def write(self, processor: Processor, standing: Standing) -> None:
         """Write a snapshot now, unless this epoch has one, and wait for it."""
@@ -45,9 +73,9 @@ class SnapshotWriter:
 
     def close(self) -> None:
         """Wait for the write under way."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if self._task is not None:
+            self._task.join()
+            self._task = None
 
     def _save(self, standing: Standing, tensors: dict[str, Tensor]) -> None:
         began = time.monotonic()

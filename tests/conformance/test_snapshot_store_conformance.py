@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.epochs.snapshot import FileSnapshotStore, MemorySnapshotStore, SnapshotFolderInUse
+from pipeline.epochs.disk import FolderInUse
+from pipeline.epochs.snapshot import FileSnapshotStore, MemorySnapshotStore
 from pipeline.ports import SnapshotDamaged, SnapshotStore
 
 HEADER = {"epoch": 7, "positions": [["shop.events.v1", 0, 2**40]], "digest": "ab" * 32, "name": "Zürich 蓝色"}
@@ -115,8 +116,8 @@ class TestOnDisk:
             "print(S(Path(sys.argv[1])).load(3).header['name'])"
         )
         ran = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, check=False)
-        assert b"SnapshotFolderInUse" in ran.stderr
-        with pytest.raises(SnapshotFolderInUse, match=tmp_path.name):
+        assert b"FolderInUse" in ran.stderr
+        with pytest.raises(FolderInUse, match=tmp_path.name):
             FileSnapshotStore(tmp_path)
 
     def test_a_closed_store_lets_the_next_one_in(self, on_disk: Callable[..., FileSnapshotStore]) -> None:

@@ -183,6 +183,66 @@ def test_events_lost_before_they_were_read_are_refused_by_name_or_accepted() -> 
     assert kinds(shard)[-2:] == ["claim", "epoch"]
 
 
+def test_a_partition_that_was_never_read_cannot_lose_its_events_unnoticed() -> None:
+    shard = Shard(small(), partitions=1)
+    shard.event("u1", "i1")
+    shard.run()
+    users = TopicPartition(shard.settings.topic("users"), 0)
+    assert users in {TopicPartition(b.topic, b.partition) for b in shard.manifests()[0].begins}
+    for user in ("u1", "u2", "u3"):
+        shard.append("users", user, None)
+    shard.log.delete_before(users, 2)
+    with pytest.raises(RecoveryRefused, match=rf"{users.topic}-0 \[0, 2\)"):
+        shard.run()
+
+
+def test_the_first_start_begins_where_the_log_does() -> None:
+    shard = Shard(small(), partitions=1)
+    for n in range(5):
+        shard.event("u1", "i1", event_id=f"e{n}")
+    events = TopicPartition(shard.settings.topic("events"), 0)
+    shard.log.delete_before(events, 3)
+    shard.run()
+    begins = {TopicPartition(b.topic, b.partition): b.at for b in shard.manifests()[0].begins}
+    assert begins[events] == 3
+    assert shard.manifests()[1].ranges[0].start == 3
+    shard.run()
+    assert shard.manifests()[-1].begins == ()
+
+
+def test_what_is_stepped_over_is_no_lag() -> None:
+    shard = ran(Shard(small()))
+    place, _, _ = first_event_range(shard)
+    for n in range(20):
+        shard.event(f"late-{n}", "i1")
+    shard.log.delete_before(place, shard.log.end(place))
+    shard.run(accept_gap=True)
+    assert shard.log.committed(shard.name)[place] == shard.log.end(place)
+
+
+def test_a_snapshot_from_before_an_accepted_gap_does_not_lead_to_the_state_after_it() -> None:
+    shard = ran(Shard(small()))
+    whole, shard.snapshots = shard.snapshots, MemorySnapshotStore()
+    place, _, stop = first_event_range(shard)
+    shard.log.delete_before(place, stop)
+    shard.run([lambda: shard.event("u9", "i1")], accept_gap=True)
+    assert kinds(shard)[-2:] == ["digest-reset", "epoch"]
+    shard.snapshots = whole
+    shard.run()
+    assert kinds(shard)[-2:] == ["claim", "digest-reset"], "it says that its state is another one"
+
+
+def test_a_state_that_starts_anew_is_saved_at_once() -> None:
+    shard = crashed(Shard(small()))
+    place, _, stop = first_event_range(shard)
+    shard.log.delete_before(place, stop)
+    shard.crash_after.append(0)
+    with pytest.raises(Crash):
+        shard.run(accept_gap=True)
+    shard.run()
+    assert kinds(shard)[-3:] == ["digest-reset", "claim", "epoch"]
+
+
 def test_a_record_that_vanished_is_noticed() -> None:
     shard = crashed(Shard(small()))
     place, start, _ = first_event_range(shard)

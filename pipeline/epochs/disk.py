@@ -1,0 +1,111 @@
+"""A folder on disk that one process owns, as the few operations that a crash can come between."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+
+class FolderInUse(RuntimeError):
+    """Another process owns the folder."""
+
+
+class Disk(Protocol):
+    """What `FileSnapshotStore` needs of a folder. Any call may raise OSError.
+
+    After a crash there is what was synced: the bytes of a file after `sync`,
+    names (made, changed or removed) after `sync_names`. Of the rest any part may be there.
+    """
+
+    def names(self) -> list[str]:
+        """The files, in no order."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file."""
+        ...
+
+    def write(self, name: str, parts: Iterable[bytes]) -> None:
+        """Make or replace a file; its bytes may still be in memory."""
+        ...
+
+    def sync(self, name: str) -> None:
+        """Wait until a file's bytes are on disk."""
+        ...
+
+    def rename(self, name: str, to: str) -> None:
+        """Give a file another name; one that has it is replaced, all at once."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        ...
+
+    def sync_names(self) -> None:
+        """Wait until the folder's names are on disk."""
+        ...
+
+    def close(self) -> None:
+        """Give the folder up. Idempotent."""
+        ...
+
+
+class Folder:
+    """A `Disk` on a file system. Made with mode 0700; owned through flock until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FolderInUse if another process has it."""
+        self._path = path
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._handle)
+            raise FolderInUse(f"{path}: another process writes its snapshots here") from None
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def names(self) -> list[str]:
+        """The files, in no order."""
+        return os.listdir(self._path)
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file."""
+        return (self._path / name).read_bytes()
+
+    def write(self, name: str, parts: Iterable[bytes]) -> None:
+        """Make or replace a file, readable by its owner alone."""
+        handle = os.open(self._path / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(parts)
+
+    def sync(self, name: str) -> None:
+        """fsync of a file."""
+        handle = os.open(self._path / name, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def rename(self, name: str, to: str) -> None:
+        """Atomic, within the folder."""
+        (self._path / name).rename(self._path / to)
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        (self._path / name).unlink(missing_ok=True)
+
+    def sync_names(self) -> None:
+        """fsync of the folder."""
+        os.fsync(self._handle)
+
+    def close(self) -> None:
+        """Give the folder up."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1

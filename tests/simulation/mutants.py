@@ -1,0 +1,227 @@
+"""The protocol broken on purpose, one way at a time: a simulation that misses one of these proves nothing.
+
+A mutant is the project's own code with a few words changed; where the words
+are no longer there, it says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from consumers import aligned, kafka_client
+from pipeline.epochs import digest, intake, recovery, snapshot
+from pipeline.ports import CommitUnknown
+from pipeline.runtime import runner
+from producers import kafka as kafka_sink
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`home`'s function `name`, in which each `old` becomes `new`; or what `wrapped` makes of it."""
+
+    why: str
+    home: Any
+    name: str
+    changes: tuple[tuple[str, str], ...] = ()
+    wrapped: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """While this holds, the code is the mutant's."""
+        before = inspect.getattr_static(self.home, self.name)
+        after = self.wrapped(before) if self.wrapped else self._changed(before)
+        with ExitStack() as stack:
+            for owner in (self.home, *_importers(before, self.name)):
+                stack.enter_context(mock.patch.object(owner, self.name, after))
+            yield
+
+    def _changed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        source = textwrap.dedent(inspect.getsource(function))
+        for old, new in self.changes:
+            assert source.count(old) == 1, f"{self.home.__name__}.{self.name} no longer reads {old!r} once"
+            source = source.replace(old, new)
+        made: dict[str, Any] = {}
+        code = compile(f"from __future__ import annotations\n{source}", f"<mutant of {self.name}>", "exec")
+        exec(code, function.__globals__, made)
+        return made[self.name]  # type: ignore[no-any-return]
+
+
+def _importers(function: Any, name: str) -> list[Any]:
+    """Modules that have imported a function by name."""
+    return [module for module in list(sys.modules.values()) if getattr(module, "__dict__", {}).get(name) is function]
+
+
+def _reused(commit: Callable[..., int]) -> Callable[..., int]:
+    def commits(self: Any, *arguments: Any) -> int:
+        try:
+            return commit(self, *arguments)
+        except CommitUnknown:
+            self._producer.abort_transaction()
+            return commit(self, *arguments)
+
+    return commits
+
+
+def _kept(commit: Callable[..., int]) -> Callable[..., int]:
+    def commits(self: Any, *arguments: Any) -> int:
+        try:
+            return commit(self, *arguments)
+        except CommitUnknown:
+            self._producer.init_transactions()
+            self._producer._open = False
+            return -1
+
+    return commits
+
+
+MUTANTS = {
+    "snapshot-before-commit": Mutant(
+        "the state is saved before it is known to be committed", runner.Runner, "_epoch",
+        (
+            (
+                '    with metrics.stage.labels("commit").time():\n',
+                "    ahead = self.standing.after(manifest, self.standing.offset + 2)\n"
+                "    self._writer.write(self.processor, ahead)\n"
+                '    with metrics.stage.labels("commit").time():\n',
+            ),
+        ),
+    ),
+    "offsets-outside": Mutant(
+        "consumed positions are committed after the transaction, not in it", kafka_sink.KafkaSink, "commit",
+        (
+            ("        self._within_limit(lambda: self._send_positions(producer, positions))\n", ""),
+            (
+                "        self._within_limit(producer.commit_transaction)\n",
+                "        self._within_limit(producer.commit_transaction)\n"
+                "        producer.commit_outside(positions, self._group)\n",
+            ),
+        ),
+    ),
+    "futures-unchecked": Mutant(
+        "nobody asks whether each record was written", kafka_sink.KafkaSink, "commit",
+        (("future.get(timeout=0).offset", "future.offset"),),
+    ),
+    "manifests-before-fencing": Mutant(
+        "the log is read before the predecessor is fenced", recovery, "recover",
+        (
+            (
+                "    sink.start()\n    processor, base, known, manifests = _base(sink, snapshots, fresh)\n",
+                "    processor, base, known, manifests = _base(sink, snapshots, fresh)\n    sink.start()\n",
+            ),
+        ),
+    ),
+    "no-claim": Mutant(
+        "a start leaves no claim", recovery, "recover",
+        (
+            ("    standing = _mark(CLAIM, sink, standing,", "    _ = (standing,"),
+            ("clock, begins=begins)", "clock, begins)"),
+        ),
+    ),
+    "folder-not-synced": Mutant(
+        "a snapshot's name is not flushed", snapshot.FileSnapshotStore, "save", (("disk.sync_names()", "pass"),)
+    ),
+    "file-not-synced": Mutant(
+        "a snapshot's bytes are not flushed before it gets its name", snapshot.FileSnapshotStore, "save",
+        (("disk.sync(partial)", "pass"),),
+    ),
+    "pruned-too-early": Mutant(
+        "old snapshots go before the new one is there", snapshot.FileSnapshotStore, "save",
+        (
+            (
+                "    try:\n",
+                "    for old in self.epochs()[1 - self._kept:]:\n        disk.remove(_name(old))\n    try:\n",
+            ),
+            ("    for old in self.epochs()[: -self._kept]:\n", "    for old in self.epochs()[: -self._kept - 9]:\n"),
+        ),
+    ),
+    "checksum-ignored": Mutant(
+        "a snapshot is believed without its checksum", snapshot.FileSnapshotStore, "load",
+        ((" or hashlib.sha256(raw[:-_SUM]).digest() != raw[-_SUM:]", ""),),
+    ),
+    "digest-not-chained": Mutant(
+        "an input digest says nothing of what came before", digest, "chained_input",
+        (("bytes.fromhex(previous) + encode(ranges)", "encode(ranges)"),),
+    ),
+    "dedupe-before-ordering": Mutant(
+        "which of two equal ids counts depends on where they lie, not on their times", intake, "take_in",
+        (
+            ("    timed.sort(key=lambda t: (t.time, t.record.partition, t.record.offset))\n", ""),
+            (
+                "    return intake\n",
+                "    intake.events.sort(key=lambda t: (t.time, t.record.partition, t.record.offset))\n"
+                "    return intake\n",
+            ),
+        ),
+    ),
+    "arrival-order": Mutant(
+        "records are taken as they arrived, which no manifest records", intake, "take_in",
+        (("sorted(records, key=lambda r: (r.topic, r.partition, r.offset))", "records"),),
+    ),
+    "dedupe-forgotten": Mutant(
+        "ids seen are not in the snapshot", intake.Ledger, "load",
+        (('self._seen = _pairs(tensors["ledger.seen"])', "self._seen = {}"),),
+    ),
+    "erasures-forgotten": Mutant(
+        "erasures are not in the snapshot", intake.Ledger, "load",
+        (('self._erased = _pairs(tensors["ledger.erased"])', "self._erased = {}"),),
+    ),
+    "erased-for-ever": Mutant(
+        "an erasure has no cutoff: whoever comes again is ignored", intake.Ledger, "is_erased",
+        (("appended <= self._erased.get(self.hash(user_id), NO_WATERMARK)", "self.hash(user_id) in self._erased"),),
+    ),
+    "producer-reused": Mutant(
+        "after a doubtful commit the same producer aborts and tries again", kafka_sink.KafkaSink, "commit",
+        wrapped=_reused,
+    ),
+    "state-kept": Mutant(
+        "after a doubtful commit the state is kept as if it had been a good one", kafka_sink.KafkaSink, "commit",
+        wrapped=_kept,
+    ),
+    "reset-to-latest": Mutant(
+        "where the log was cut, reading goes on at its end", kafka_client, "new_consumer",
+        (('"auto_offset_reset": "none"', '"auto_offset_reset": "latest"'),),
+    ),
+    "read-uncommitted": Mutant(
+        "aborted records are read", kafka_client, "new_consumer",
+        (('"isolation_level": "read_committed"', '"isolation_level": "read_uncommitted"'),),
+    ),
+    "replayed-by-another-clock": Mutant(
+        "a replay goes by its own clock", recovery, "_replay",
+        (("records, manifest.clock, manifest.effort)", "records, manifest.clock + 1500, manifest.effort)"),),
+    ),
+    "replayed-at-another-effort": Mutant(
+        "a replay goes at full effort", recovery, "_replay",
+        (("manifest.clock, manifest.effort)", "manifest.clock)"),),
+    ),
+    "positions-ahead": Mutant(
+        "positions pass records that are held back", aligned.AlignedSource, "positions",
+        (("{tp: held[tp][0].offset if tp in held else at for tp, at in ahead.items()}", "ahead"),),
+    ),
+    "never-overtaken": Mutant(
+        "who is fenced never asks who did it", recovery, "overtaken",
+        (("    for manifest in", "    return None\n    for manifest in"),),
+    ),
+    "always-overtaken": Mutant(
+        "who is fenced ends for good, though it was the broker's time-out", recovery, "overtaken",
+        (("    for manifest in", '    return "somebody"\n    for manifest in'),),
+    ),
+    "gap-not-refused": Mutant(
+        "unread records that are gone are passed over", recovery, "recover",
+        (("    if lost and not accept_gap:\n", "    if False:\n"),),
+    ),
+    "reset-ignored": Mutant(
+        "a replay from before a gap is held to be the same as the state after it", recovery, "recover",
+        (("not any(m.kind == DIGEST_RESET for m in manifests)", "True"),),
+    ),
+    "partitions-unnoticed": Mutant(
+        "a new partition is not looked for", runner.Runner, "_learn",
+        (("if set(source.partitions()) != self._begun.keys():", "if False:"),),
+    ),
+}  # fmt: skip
