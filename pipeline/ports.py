@@ -165,8 +165,16 @@ class SnapshotStore(Protocol):
         ...
 
     def load(self, epoch: int) -> Snapshot:
-        """Verified snapshot of `epoch`; raises `SnapshotDamaged` where a byte is not as it was written."""
+        """Verified snapshot of `epoch`.
+
+        Raises `SnapshotDamaged` where a byte is not as it was written,
+        `SnapshotTooNew` where a later version wrote it.
+        """
         ...
+
+
+class SnapshotTooNew(RuntimeError):
+    """A snapshot in a format that this version does not know yet."""
 
 
 class SnapshotDamaged(RuntimeError):

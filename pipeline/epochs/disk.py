@@ -24,8 +24,8 @@ class Disk(Protocol):
         """The files, in no order."""
         ...
 
-    def read(self, name: str) -> bytes:
-        """All bytes of a file."""
+    def read(self, name: str, most: int = -1) -> bytes:
+        """All bytes of a file, or the first few."""
         ...
 
     def write(self, name: str, parts: Iterable[bytes]) -> None:
@@ -74,9 +74,10 @@ class Folder:
         """The files, in no order."""
         return os.listdir(self._path)
 
-    def read(self, name: str) -> bytes:
-        """All bytes of a file."""
-        return (self._path / name).read_bytes()
+    def read(self, name: str, most: int = -1) -> bytes:
+        """All bytes of a file, or the first few."""
+        with (self._path / name).open("rb") as file:
+            return file.read(most)
 
     def write(self, name: str, parts: Iterable[bytes]) -> None:
         """Make or replace a file, readable by its owner alone."""

@@ -13,7 +13,7 @@ from pipeline.epochs.digest import config_hash
 from pipeline.epochs.history import EPOCH, Standing, read_verified, standing_after, verify_inputs
 from pipeline.epochs.processor import Processor
 from pipeline.messages import Begin, Counts, Manifest, Range, TopicPartition
-from pipeline.ports import Clock, LogGap, Sink, SnapshotDamaged, SnapshotStore, Source
+from pipeline.ports import Clock, LogGap, Sink, SnapshotDamaged, SnapshotStore, SnapshotTooNew, Source
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -173,6 +173,8 @@ def _base(
         except SnapshotDamaged as error:
             log.warning("%s; taking an older one", error)
             continue
+        except SnapshotTooNew as error:
+            raise RecoveryRefused(f"{error}. Run that version, or move the snapshot away.") from error
         standing = Standing.of_header(snapshot.header)
         tail = list(sink.manifests(standing.offset))
         if not tail:

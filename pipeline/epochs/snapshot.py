@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,14 @@ import safetensors.torch
 import torch
 
 from pipeline.epochs.disk import Disk, Folder
-from pipeline.ports import SnapshotDamaged
+from pipeline.epochs.ladder import Ladder
+from pipeline.ports import SnapshotDamaged, SnapshotTooNew
 
 MAGIC = b"HEADRACE"
 FORMAT = 2
 PARTIAL = ".partial"
+HEADER_BYTES = 1 << 18
+"""Of a file, to find its header in."""
 _NAME = re.compile(r"^epoch-(\d{12})\.snapshot$")
 _HEAD = struct.Struct("<8sIQQ")
 _SUM = hashlib.sha256().digest_size
@@ -40,25 +43,30 @@ class FileSnapshotStore:
     A file is the magic, the format's version, the epoch, the header's length,
     the header as JSON, the tensors as safetensors, and the SHA-256 of all that. It is
     written beside, flushed to disk, renamed, and the folder flushed: after a
-    crash it is there whole or not at all.
+    crash it is there whole or not at all. Which old ones stay, by the time
+    `saved_at` in their headers, is the ladder's to say.
     """
 
-    def __init__(self, folder: Path | Disk, kept: int = 2) -> None:
-        """Takes the folder, made with mode 0700 if need be; raises FolderInUse if another process has it."""
+    def __init__(self, folder: Path | Disk, ladder: Ladder | int = 2) -> None:
+        """Takes the folder, made with mode 0700 if need be; raises FolderInUse if another process has it.
+
+        A number in place of a ladder keeps so many of the newest.
+        """
         self._disk = Folder(folder) if isinstance(folder, Path) else folder
-        self._kept = kept
+        self._ladder = ladder if isinstance(ladder, Ladder) else Ladder(ladder)
+        self._saved_at: dict[int, int | None] = {}
         for name in self._disk.names():
             if name.endswith(PARTIAL):
                 self._disk.remove(name)
 
     def save(self, epoch: int, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-        """Write a snapshot and let the oldest go; raises OSError where it cannot, and then nothing changed."""
+        """Write a snapshot, let go what the ladder does; raises OSError where it cannot, and then nothing changed."""
         text = json.dumps(header, sort_keys=True).encode()
         parts = [_HEAD.pack(MAGIC, FORMAT, epoch, len(text)), text, safetensors.torch.save(_unshared(tensors))]
         digest = hashlib.sha256()
         for part in parts:
             digest.update(part)
-        disk, final = self._disk, _name(epoch)
+        disk, final = self._disk, name_of(epoch)
         partial = f"{final}{PARTIAL}"
         try:
             disk.write(partial, [*parts, digest.digest()])
@@ -69,38 +77,78 @@ class FileSnapshotStore:
             with suppress(OSError):
                 disk.remove(partial)
             raise
-        for old in self.epochs()[: -self._kept]:
-            disk.remove(_name(old))
+        self._saved_at[epoch] = header.get("saved_at")
+        self._prune()
 
     def epochs(self) -> list[int]:
         """Epochs of which there is a file, oldest first."""
-        found = (_NAME.match(name) for name in self._disk.names())
-        return sorted(int(match[1]) for match in found if match)
+        return epochs_among(self._disk.names())
 
     def load(self, epoch: int) -> LoadedSnapshot:
-        """A snapshot, every byte verified; raises SnapshotDamaged."""
-        path = f"{self._disk}/{_name(epoch)}"
+        """A snapshot, every byte verified; raises SnapshotDamaged, SnapshotTooNew."""
+        path = f"{self._disk}/{name_of(epoch)}"
         try:
-            raw = self._disk.read(_name(epoch))
+            raw = self._disk.read(name_of(epoch))
         except OSError as error:
             raise SnapshotDamaged(f"{path}: {error.strerror}") from error
-        if len(raw) < _HEAD.size + _SUM or hashlib.sha256(raw[:-_SUM]).digest() != raw[-_SUM:]:
-            raise SnapshotDamaged(f"{path}: its checksum does not match: it was cut or changed")
-        magic, version, of_epoch, length = _HEAD.unpack_from(raw)
-        if magic != MAGIC or version != FORMAT:
-            raise SnapshotDamaged(f"{path}: format {version}, this version reads format {FORMAT}")
-        if of_epoch != epoch:
-            raise SnapshotDamaged(f"{path}: holds epoch {of_epoch}")
-        body = raw[_HEAD.size + length : -_SUM]
-        return LoadedSnapshot(json.loads(raw[_HEAD.size : _HEAD.size + length]), safetensors.torch.load(body))
+        return verified(raw, epoch, path)
 
     def close(self) -> None:
         """Give the folder up."""
         self._disk.close()
 
+    def _prune(self) -> None:
+        epochs = self.epochs()
+        if len(epochs) <= self._ladder.newest:
+            return
+        kept = self._ladder.kept({epoch: self._time(epoch) for epoch in epochs})
+        for epoch in epochs:
+            if epoch not in kept:
+                self._disk.remove(name_of(epoch))
+                self._saved_at.pop(epoch, None)
 
-def _name(epoch: int) -> str:
+    def _time(self, epoch: int) -> int | None:
+        if epoch not in self._saved_at:
+            try:
+                self._saved_at[epoch] = saved_at(self._disk.read(name_of(epoch), HEADER_BYTES))
+            except OSError:
+                return None
+        return self._saved_at[epoch]
+
+
+def name_of(epoch: int) -> str:
+    """The file that a snapshot of this epoch is."""
     return f"epoch-{epoch:012d}.snapshot"
+
+
+def epochs_among(names: Iterable[str]) -> list[int]:
+    """The epochs of those files that are snapshots by their names, in order."""
+    return sorted(int(match[1]) for match in map(_NAME.match, names) if match)
+
+
+def saved_at(start: bytes) -> int | None:
+    """When a snapshot was saved (ms), by its first bytes, which nobody has verified; None where they do not tell."""
+    try:
+        *_, length = _HEAD.unpack_from(start)
+        at = json.loads(start[_HEAD.size : _HEAD.size + length]).get("saved_at")
+    except (struct.error, ValueError, AttributeError):
+        return None
+    return at if isinstance(at, int) else None
+
+
+def verified(raw: bytes, epoch: int, path: str) -> LoadedSnapshot:
+    """The snapshot of an epoch in a file's bytes; raises SnapshotDamaged, SnapshotTooNew, naming `path`."""
+    if len(raw) < _HEAD.size + _SUM or hashlib.sha256(raw[:-_SUM]).digest() != raw[-_SUM:]:
+        raise SnapshotDamaged(f"{path}: its checksum does not match: it was cut or changed")
+    magic, version, of_epoch, length = _HEAD.unpack_from(raw)
+    if magic == MAGIC and version > FORMAT:
+        raise SnapshotTooNew(f"{path}: written by a later version of Headrace (format {version}, here {FORMAT})")
+    if magic != MAGIC or version != FORMAT:
+        raise SnapshotDamaged(f"{path}: format {version}, this version reads format {FORMAT}")
+    if of_epoch != epoch:
+        raise SnapshotDamaged(f"{path}: holds epoch {of_epoch}")
+    body = raw[_HEAD.size + length : -_SUM]
+    return LoadedSnapshot(json.loads(raw[_HEAD.size : _HEAD.size + length]), safetensors.torch.load(body))
 
 
 def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -220,6 +220,77 @@ def dump(
         typer.echo(f"{out}: {count} records")
 
 
+snapshot = typer.Typer(help="Look at a learner's snapshots, or go back to one.", no_args_is_help=True)
+app.add_typer(snapshot, name="snapshot")
+SnapshotsOption = Annotated[Path | None, _option("--snapshots", help="Folder for snapshots, as of `run`.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@snapshot.command("list")
+def list_snapshots(
+    config: ConfigOption = None,
+    namespace: NamespaceOption = None,
+    snapshots: SnapshotsOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Name the snapshots that there are: epoch, when, size. A learner may be running.
+
+    Example: headrace snapshot list
+    """
+    with telling(debug):
+        settings = _settings(config, None, namespace, {"epochs.snapshots": snapshots})
+        from pipeline.runtime.snapshot_files import folder_of, found_in, told
+
+        found = found_in(folder_of(settings))
+        typer.echo(json.dumps([one.row() for one in found]) if as_json else told(found))
+
+
+@snapshot.command("verify")
+def verify_snapshots(
+    epochs: Annotated[list[int] | None, typer.Argument(help="Only these; all if none is named.")] = None,
+    config: ConfigOption = None,
+    namespace: NamespaceOption = None,
+    snapshots: SnapshotsOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Read every byte and compare the checksums; exit 1 if one is damaged. A learner may be running.
+
+    Example: headrace snapshot verify
+    """
+    with telling(debug):
+        settings = _settings(config, None, namespace, {"epochs.snapshots": snapshots})
+        from pipeline.runtime.snapshot_files import folder_of, found_in, told
+
+        found = [one.verified() for one in found_in(folder_of(settings), epochs or None)]
+        typer.echo(json.dumps([one.row() for one in found]) if as_json else told(found))
+        if damaged := sum(one.problem is not None for one in found):
+            raise RuntimeError(f"{damaged} of {len(found)} snapshots cannot be used")
+
+
+@snapshot.command("restore")
+def restore_snapshot(
+    epoch: Annotated[int, typer.Argument(help="The epoch to start from.")],
+    config: ConfigOption = None,
+    namespace: NamespaceOption = None,
+    snapshots: SnapshotsOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Let the next start load this snapshot: newer ones are set aside. Stop the learner first.
+
+    What was committed since is replayed from the log, so nothing is lost; it must still be there.
+
+    Example: headrace snapshot restore 1200
+    """
+    with telling(debug):
+        settings = _settings(config, None, namespace, {"epochs.snapshots": snapshots})
+        from pipeline.runtime.snapshot_files import folder_of, restore
+
+        aside = restore(folder_of(settings), epoch)
+        typer.echo(f"the next start begins with epoch {epoch}; {len(aside)} newer snapshots are set aside (*.aside)")
+
+
 @app.command()
 def demo(
     broker_kind: Annotated[str, typer.Option("--broker", help="auto, kafka or embedded.")] = "auto",

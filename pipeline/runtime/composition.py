@@ -21,6 +21,7 @@ from consumers.kafka import KafkaSource
 from consumers.kafka_group import KafkaGroupSource
 from pipeline.encoding.build import build_encoder
 from pipeline.epochs.digest import fingerprint
+from pipeline.epochs.ladder import Ladder
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FileSnapshotStore
@@ -103,6 +104,11 @@ def identity(device: torch.device, threads: int) -> Identity:
     return Identity(name, f"headrace-{version('headrace')} {fingerprint(device, threads)}")
 
 
+def snapshot_folder(settings: Settings) -> Path:
+    """Where this learner keeps its snapshots."""
+    return Path(settings.epochs.snapshots) / f"{settings.namespace}.{settings.instance}"
+
+
 def learner_runner(
     settings: Settings, registry: CollectorRegistry, health: Health, *, accept_gap: bool = False
 ) -> Runner:
@@ -110,8 +116,8 @@ def learner_runner(
     device = device_of(settings.learning.device)
     threads = fix_threads(settings, device)
     clock = SystemClock()
-    bootstrap, kafka = settings.kafka.bootstrap, settings.kafka
-    folder = Path(settings.epochs.snapshots) / f"{settings.namespace}.{settings.instance}"
+    bootstrap, kafka, epochs = settings.kafka.bootstrap, settings.kafka, settings.epochs
+    ladder = Ladder(epochs.snapshots_kept, epochs.snapshots_hourly, epochs.snapshots_daily)
     inputs = [settings.topic(kind) for kind in LEARNER_INPUTS]
     name = f"{settings.namespace}.learner.{settings.instance}"
 
@@ -126,7 +132,7 @@ def learner_runner(
             make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs), clock),
             make_sink=make_sink,
             make_processor=lambda: new_processor(settings, device),
-            snapshots=FileSnapshotStore(folder, settings.epochs.snapshots_kept),
+            snapshots=FileSnapshotStore(snapshot_folder(settings), ladder),
             who=identity(device, threads),
             clock=clock,
             metrics=LearnerMetrics(registry),

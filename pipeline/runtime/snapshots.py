@@ -82,7 +82,7 @@ class SnapshotWriter:
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         self._metrics.state_bytes.set(size)
         try:
-            self._store.save(standing.epoch, standing.header(), tensors)
+            self._store.save(standing.epoch, standing.header() | {"saved_at": self._clock.now_ms()}, tensors)
         except OSError as error:
             self._metrics.snapshot_errors.inc()
             log.warning("snapshot of epoch %d could not be written: %s", standing.epoch, error)

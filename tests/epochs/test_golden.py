@@ -184,7 +184,7 @@ def test_the_digest_tells_two_histories_apart(told: Any) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_restore_after_any_epoch_goes_unnoticed(told: Any, differing: Any, tmp_path: Path, seed: int) -> None:
     shop, epochs = told(seed)
-    processor, store = shop.fresh(), FileSnapshotStore(tmp_path, kept=len(epochs))
+    processor, store = shop.fresh(), FileSnapshotStore(tmp_path, len(epochs))
     expected = []
     for epoch, (records, clock) in enumerate(epochs, 1):
         expected.append(processor.apply(epoch, records, clock).state_digest)

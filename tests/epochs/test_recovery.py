@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 from itertools import islice
@@ -15,7 +16,7 @@ from shard import Shard, WholeLog, shop, tiny_settings
 from consumers.memory import Crash
 from pipeline.epochs.digest import chained_input
 from pipeline.epochs.recovery import RecoveryRefused
-from pipeline.epochs.snapshot import FileSnapshotStore, MemorySnapshotStore
+from pipeline.epochs.snapshot import FORMAT, MAGIC, FileSnapshotStore, MemorySnapshotStore, name_of
 from pipeline.messages import Counts, TopicPartition
 from pipeline.settings import Settings
 from producers.memory import Fault, MemorySink
@@ -100,7 +101,7 @@ def test_a_snapshot_of_another_history_is_passed_over() -> None:
 @pytest.mark.parametrize("harm", [lambda raw: raw[:-9], lambda raw: raw[:200] + b"?" + raw[201:], lambda raw: b""])
 def test_damaged_snapshots_are_passed_over(tmp_path: Path, damaged: int, harm: Callable[[bytes], bytes]) -> None:
     shard = Shard(small())
-    store = FileSnapshotStore(tmp_path / "snapshots", kept=3)
+    store = FileSnapshotStore(tmp_path / "snapshots", 3)
     shard.snapshots = store
     stream = shop(shard, random.Random(1), items=4)
     for _ in range(3):
@@ -114,6 +115,22 @@ def test_damaged_snapshots_are_passed_over(tmp_path: Path, damaged: int, harm: C
     shard.run()
     report, _ = judge(WholeLog(shard), shard.settings)
     assert (report.claims, report.resets) == (5, 0)
+    store.close()
+
+
+def test_a_snapshot_of_a_later_version_is_refused_by_name(tmp_path: Path) -> None:
+    shard = Shard(small())
+    store = FileSnapshotStore(tmp_path)
+    shard.snapshots = store
+    ran(shard)
+    path = tmp_path / name_of(store.epochs()[-1])
+    raw = bytearray(path.read_bytes()[:-32])
+    raw[len(MAGIC)] = FORMAT + 1
+    path.write_bytes(bytes(raw) + hashlib.sha256(raw).digest())
+    before = shard.manifests()
+    with pytest.raises(RecoveryRefused, match=rf"{path.name}: written by a later version of Headrace .format {FORMAT + 1}"):
+        shard.run()
+    assert shard.manifests() == before
     store.close()
 
 

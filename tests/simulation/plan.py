@@ -37,6 +37,7 @@ class Plan:
     linger_ms: int
     snapshot_interval_s: float
     kept: int
+    hourly: int
     retention: bool
     efforts: tuple[str, ...]
     actions: tuple[Action, ...]
@@ -73,6 +74,7 @@ def drawn(seed: int, length: int = 110) -> Plan:
         linger_ms=chance.choice((0, 5)),
         snapshot_interval_s=chance.choice((1e-9, 0.05, 0.5, 1e9)),
         kept=chance.choice((1, 2, 3)),
+        hourly=chance.choice((0, 2)),
         retention=retention,
         efforts=tuple(chance.choice(("full", "lean", "1", "2")) for _ in range(4)),
         actions=tuple(actions),

@@ -37,11 +37,12 @@ class TornDisk:
     def names(self) -> list[str]:
         return list(self._files)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int = -1) -> bytes:
         self._effect("read")
         if name not in self._files:
             raise FileNotFoundError(errno.ENOENT, "No such file", name)
-        return self._files[name].data
+        data = self._files[name].data
+        return data if most < 0 else data[:most]
 
     def write(self, name: str, parts: Iterable[bytes]) -> None:
         data = b"".join(parts)

@@ -37,6 +37,7 @@ import pipeline.runtime.runner
 import pipeline.runtime.snapshots
 import producers.kafka
 from consumers.memory_log import Crash, MemoryLog
+from pipeline.epochs.ladder import Ladder
 from pipeline.epochs.recovery import Identity, RecoveryRefused
 from pipeline.epochs.snapshot import FileSnapshotStore, LoadedSnapshot
 from pipeline.messages import Manifest, Output, Record, TopicPartition
@@ -122,11 +123,10 @@ class _Life:
 class _Checked:
     """A snapshot store that is held to its word: what `save` returned from is there, and nothing else is loaded."""
 
-    def __init__(self, disk: TornDisk, kept: int, saved: dict[int, list[dict[str, torch.Tensor]]]) -> None:
+    def __init__(self, disk: TornDisk, ladder: Ladder, saved: dict[int, list[dict[str, torch.Tensor]]]) -> None:
         self._disk = disk
-        self._kept = kept
         self._saved = saved
-        self._store = FileSnapshotStore(disk, kept)
+        self._store = FileSnapshotStore(disk, ladder)
 
     def save(self, epoch: int, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         self._saved.setdefault(epoch, []).append({name: tensor.clone() for name, tensor in tensors.items()})
@@ -194,6 +194,7 @@ class World:
         self.disks = {home: TornDisk(self.effect, home) for home in HOMES}
         self.saved: dict[str, dict[int, list[dict[str, torch.Tensor]]]] = {home: {} for home in HOMES}
         self.puts: dict[TopicPartition, list[Put]] = {}
+        self._ladder = Ladder(plan.kept, plan.hourly)
         self._waiting = list(reversed(plan.actions))
         self._pending: list[Action] = []
         self._flying: list[tuple[int, Flying]] = []
@@ -374,7 +375,7 @@ class World:
                 make_source=lambda: consumers.aligned.AlignedSource(consumers.kafka.KafkaSource("sim", topics), self),
                 make_sink=make_sink,
                 make_processor=lambda: CheapProcessor(settings),  # type: ignore[arg-type,return-value]
-                snapshots=_Checked(self.disks[life.home], self.plan.kept, self.saved[life.home]),
+                snapshots=_Checked(self.disks[life.home], self._ladder, self.saved[life.home]),
                 who=Identity(life.instance, FINGERPRINT),
                 clock=self,
                 metrics=_Anything(),  # type: ignore[arg-type]
@@ -411,7 +412,7 @@ class World:
         if promised is None:
             return
         with mock.patch.object(self.disks[home], "_effect", return_value=None):
-            store = FileSnapshotStore(self.disks[home], self.plan.kept)
+            store = FileSnapshotStore(self.disks[home], self._ladder)
             found = [epoch for epoch in store.epochs() if epoch >= promised and _loads(store, epoch)]
         assert found, f"the snapshot of epoch {promised} was saved and is gone, and there is no newer one"
 

@@ -1,0 +1,101 @@
+"""Snapshots as an operator sees them: files to list, to verify and to go back to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.epochs.disk import Folder
+from pipeline.epochs.snapshot import HEADER_BYTES, epochs_among, name_of, saved_at, verified
+from pipeline.ports import SnapshotDamaged, SnapshotTooNew
+from pipeline.runtime.composition import snapshot_folder
+from pipeline.settings import Settings
+
+ASIDE = ".aside"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A snapshot file.
+
+    `saved_at` in ms, None if unknown. `checked` once every byte was read; `problem` is then what is wrong with it.
+    """
+
+    path: Path
+    epoch: int
+    size: int
+    saved_at: int | None
+    checked: bool = False
+    problem: str | None = None
+
+    def verified(self) -> Found:
+        """The same, read and checked."""
+        try:
+            verified(self.path.read_bytes(), self.epoch, str(self.path))
+        except (SnapshotDamaged, SnapshotTooNew, OSError) as error:
+            return replace(self, checked=True, problem=str(error))
+        return replace(self, checked=True)
+
+    def row(self) -> dict[str, Any]:
+        """For JSON."""
+        row: dict[str, Any] = {"epoch": self.epoch, "bytes": self.size, "saved_at": self.saved_at}
+        row["path"] = str(self.path)
+        return row | ({"problem": self.problem} if self.checked else {})
+
+
+def folder_of(settings: Settings) -> Path:
+    """The folder, which must exist; raises FileNotFoundError."""
+    folder = snapshot_folder(settings)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder; --snapshots and --namespace say where to look")
+    return folder
+
+
+def found_in(folder: Path, epochs: Iterable[int] | None = None) -> list[Found]:
+    """The snapshots of a folder, oldest first, or those of some epochs; raises ValueError where one is not there."""
+    there = epochs_among(path.name for path in folder.iterdir())
+    wanted = there if epochs is None else sorted(set(epochs))
+    if missing := [epoch for epoch in wanted if epoch not in there]:
+        raise ValueError(f"{folder}: no snapshot of epoch {missing[0]}")
+    return [_found(folder / name_of(epoch), epoch) for epoch in wanted]
+
+
+def restore(folder: Path, epoch: int) -> list[Path]:
+    """Set newer snapshots aside, so that a start begins with this one, which is verified first.
+
+    Raises FolderInUse while a learner runs, SnapshotDamaged, SnapshotTooNew.
+    """
+    disk = Folder(folder)
+    try:
+        found_in(folder, [epoch])
+        verified(disk.read(name_of(epoch)), epoch, str(folder / name_of(epoch)))
+        newer = [name_of(other) for other in epochs_among(disk.names()) if other > epoch]
+        for name in newer:
+            disk.rename(name, name + ASIDE)
+        disk.sync_names()
+    finally:
+        disk.close()
+    return [folder / (name + ASIDE) for name in newer]
+
+
+def told(found: Sequence[Found]) -> str:
+    """A table, a line each."""
+    if not found:
+        return "there is no snapshot"
+    lines = [f"{'epoch':>12}  {'saved (UTC)':20}{'MB':>9}"]
+    for one in found:
+        when = "unknown"
+        if one.saved_at is not None:
+            when = f"{datetime.fromtimestamp(one.saved_at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+        state = "" if not one.checked else "  whole" if one.problem is None else f"  {one.problem}"
+        lines.append(f"{one.epoch:12}  {when:20}{one.size / 1e6:9.1f}{state}")
+    return "\n".join(lines)
+
+
+def _found(path: Path, epoch: int) -> Found:
+    with path.open("rb") as file:
+        start = file.read(HEADER_BYTES)
+    return Found(path, epoch, path.stat().st_size, saved_at(start))
