@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,7 +17,7 @@ MOST_WAITING = 100_000
 
 @dataclass(frozen=True)
 class Joined:
-    """A text that its user really wrote, with its vector [E]."""
+    """A text with its vector [E]; `user_id` is whose history it belongs to."""
 
     user_id: str
     event_type: str
@@ -28,78 +27,88 @@ class Joined:
 
 
 class Joiner:
-    """Holds events with text that wait for their vector, and vectors that came before their event."""
+    """Holds events with text that wait for their vector, and vectors that came before their event.
+
+    An event is told of when it is learned, an identification where it lies
+    among the events: what a visitor wrote before it is the user's, what they
+    write after it is not.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._events: dict[int, tuple[int, int]] = {}
+        self._events: dict[int, tuple[str, int]] = {}
+        self._keys: dict[str, set[int]] = {}
         self._vectors: dict[int, tuple[int, EventVector]] = {}
-        self._merged: dict[str, str] = {}
 
     def expect(self, happened: Timed) -> Joined | None:
-        """An admitted event with text: joined at once if its vector is here."""
+        """An event with text, as it is learned: joined at once if its vector is here."""
         actor = happened.event.actor
         key = self._ledger.hash("text", actor, happened.event_id)
         early = self._vectors.pop(key, None)
         if early is not None:
-            return _joined(early[1], happened.time)
-        self._events[key] = (self._ledger.hash(actor), happened.time)
-        _bound(self._events)
+            return _joined(early[1], actor, happened.time)
+        self._hold(key, actor, happened.time)
+        if len(self._events) > MOST_WAITING:
+            self._release(next(iter(self._events)))
         return None
 
     def take(self, vector: EventVector) -> Joined | None:
-        """A vector: joined if its event was admitted, else kept for it, unless the event falls under an erasure."""
+        """A vector: joined if its event was learned, else kept for it, unless the event falls under an erasure."""
         key = self._ledger.hash("text", vector.user_id, vector.event_id)
-        waiting = self._events.pop(key, None)
+        waiting = self._release(key)
         if waiting is not None:
-            return _joined(vector, waiting[1])
+            return _joined(vector, *waiting)
         if self._ledger.is_erased(vector.user_id, vector.timestamp):
             return None
         self._vectors[key] = (self._ledger.hash(vector.user_id), vector)
-        _bound(self._vectors)
+        while len(self._vectors) > MOST_WAITING:
+            self._vectors.pop(next(iter(self._vectors)))
         return None
 
     def merged(self, anonymous_id: str, user_id: str) -> None:
-        """An anonymous history became a user's: so will texts whose vector has yet to come."""
-        self._merged[anonymous_id] = user_id
-        _bound(self._merged)
-
-    def owner(self, user_id: str) -> str:
-        """Whose history a text of `user_id` belongs to, if that id has none of its own."""
-        return self._merged.get(user_id, user_id)
+        """An anonymous history became a user's: so do texts whose vector has yet to come."""
+        for key in self._keys.pop(anonymous_id, ()):
+            self._hold(key, user_id, self._events[key][1])
 
     def forget(self, user_id: str) -> None:
         """Drop what waits of a user."""
-        self._merged = {a: b for a, b in self._merged.items() if user_id not in (a, b)}
+        for key in self._keys.get(user_id, set()).copy():
+            self._release(key)
         user = self._ledger.hash(user_id)
-        self._events = {key: kept for key, kept in self._events.items() if kept[0] != user}
         self._vectors = {key: kept for key, kept in self._vectors.items() if kept[0] != user}
 
     def state(self) -> dict[str, Tensor]:
-        """Events that wait. Early vectors are kept as well, as bytes."""
-        held = msgspec.msgpack.encode([(key, user, vector) for key, (user, vector) in self._vectors.items()])
-        merged = msgspec.msgpack.encode(list(self._merged.items()))
+        """What waits, in order, as bytes."""
+        events = msgspec.msgpack.encode([(key, *waiting) for key, waiting in self._events.items()])
+        vectors = msgspec.msgpack.encode([(key, *kept) for key, kept in self._vectors.items()])
         return {
-            "joiner.events": torch.tensor([(k, *v) for k, v in self._events.items()], dtype=torch.int64).view(-1, 3),
-            "joiner.vectors": torch.from_numpy(np.frombuffer(held, dtype=np.uint8).copy()),
-            "joiner.merged": torch.from_numpy(np.frombuffer(merged, dtype=np.uint8).copy()),
+            "joiner.events": torch.from_numpy(np.frombuffer(events, dtype=np.uint8).copy()),
+            "joiner.vectors": torch.from_numpy(np.frombuffer(vectors, dtype=np.uint8).copy()),
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        self._events = {k: (user, time) for k, user, time in tensors["joiner.events"].tolist()}
-        held = tensors["joiner.vectors"].numpy().tobytes()
-        kept = msgspec.msgpack.decode(held, type=list[tuple[int, int, EventVector]])
+        events, vectors = (tensors[f"joiner.{name}"].numpy().tobytes() for name in ("events", "vectors"))
+        self._events, self._keys = {}, {}
+        for key, owner, time in msgspec.msgpack.decode(events, type=list[tuple[int, str, int]]):
+            self._hold(key, owner, time)
+        kept = msgspec.msgpack.decode(vectors, type=list[tuple[int, int, EventVector]])
         self._vectors = {key: (user, vector) for key, user, vector in kept}
-        merged = tensors["joiner.merged"].numpy().tobytes()
-        self._merged = dict(msgspec.msgpack.decode(merged, type=list[tuple[str, str]]))
+
+    def _hold(self, key: int, owner: str, time: int) -> None:
+        self._events[key] = (owner, time)
+        self._keys.setdefault(owner, set()).add(key)
+
+    def _release(self, key: int) -> tuple[str, int] | None:
+        waiting = self._events.pop(key, None)
+        if waiting is not None:
+            keys = self._keys[waiting[0]]
+            keys.discard(key)
+            if not keys:
+                del self._keys[waiting[0]]
+        return waiting
 
 
-def _joined(vector: EventVector, time: int) -> Joined:
+def _joined(vector: EventVector, owner: str, time: int) -> Joined:
     values = torch.from_numpy(np.frombuffer(vector.vector, dtype="<f4").copy())
-    return Joined(vector.user_id, vector.event_type, time, vector.event_id, values)
-
-
-def _bound(held: dict[Any, Any]) -> None:
-    while len(held) > MOST_WAITING:
-        held.pop(next(iter(held)))
+    return Joined(owner, vector.event_type, time, vector.event_id, values)

@@ -7,7 +7,7 @@ The runner calls it live, recovery calls it again for committed manifests, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import process_time
 
 import numpy as np
@@ -92,8 +92,9 @@ class Processor:
         self._take_items(intake, publication, clock)
         self._take_users(intake, publication)
         self.learner.resize()
-        texts = self._take_texts(intake)
-        losses, touched = self._learn(intake, publication)
+        taken = (self.joiner.take(vector) for _, vector in intake.texts)
+        texts = [joined for joined in taken if joined is not None]
+        losses, touched = self._learn(intake, publication, texts)
         for joined in texts:
             self._take_text(joined, touched)
         self.ledger.advance(intake.events)
@@ -159,24 +160,19 @@ class Processor:
             if self.settings.publishing.segments:
                 self.segments.describe(row, user.attributes)
 
-    def _take_texts(self, intake: Intake) -> list[Joined]:
-        found = [self.joiner.take(vector) for _, vector in intake.texts]
-        found += [self.joiner.expect(happened) for happened in intake.events if happened.event.text]
-        return [joined for joined in found if joined is not None]
-
     def _take_text(self, joined: Joined, touched: dict[int, Timed | Joined]) -> None:
-        user_id = joined.user_id
-        if self.learner.users.ids.find(user_id) < 0:
-            user_id = self.joiner.owner(user_id)
-        known = self.learner.users.ids.find(user_id) >= 0
+        known = self.learner.users.ids.find(joined.user_id) >= 0
         if known and joined.vector.shape[0] == self.learner.catalogue.mean_E.shape[0]:
-            row = self.learner.take_text(user_id, joined.event_type, joined.time, joined.vector)
+            row = self.learner.take_text(joined.user_id, joined.event_type, joined.time, joined.vector)
             touched[row] = joined
 
     def _learn(
-        self, intake: Intake, publication: Publication
+        self, intake: Intake, publication: Publication, texts: list[Joined]
     ) -> tuple[list[tuple[float, float]], dict[int, Timed | Joined]]:
-        """Late events, then micro-batches cut at identifications; returns losses and each touched user's last event."""
+        """Late events, then micro-batches cut at identifications; returns losses and each touched user's last event.
+
+        `texts` gets those whose vectors were here before them, and is told of identifications.
+        """
         losses: list[tuple[float, float]] = []
         touched: dict[int, Timed | Joined] = {}
         self.learner.observe_late([t.event for t in intake.late], [t.time for t in intake.late])
@@ -184,10 +180,12 @@ class Processor:
         for happened in intake.events:
             if happened.event.event_type != IDENTIFY:
                 run.append(happened)
+                if happened.event.text and (joined := self.joiner.expect(happened)) is not None:
+                    texts.append(joined)
                 continue
             losses += self._learn_run(run, touched)
             run = []
-            self._identify(happened, touched, publication)
+            self._identify(happened, touched, publication, texts)
         losses += self._learn_run(run, touched)
         return losses, touched
 
@@ -206,7 +204,9 @@ class Processor:
             touched |= dict(zip(done.seen.events.user_B.tolist(), happened, strict=True))
         return losses
 
-    def _identify(self, happened: Timed, touched: dict[int, Timed | Joined], publication: Publication) -> None:
+    def _identify(
+        self, happened: Timed, touched: dict[int, Timed | Joined], publication: Publication, texts: list[Joined]
+    ) -> None:
         event: Event = happened.event
         if not event.anonymous_id or not event.user_id or event.anonymous_id == event.user_id:
             return
@@ -214,6 +214,9 @@ class Processor:
         row = self.learner.identify(event.anonymous_id, event.user_id)
         if gone >= 0:
             self.joiner.merged(event.anonymous_id, event.user_id)
+            for n, text in enumerate(texts):
+                if text.user_id == event.anonymous_id:
+                    texts[n] = replace(text, user_id=event.user_id)
             touched.pop(gone, None)
             publication.withdraw_lists(event.anonymous_id)
         touched[row] = happened

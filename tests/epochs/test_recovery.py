@@ -128,7 +128,9 @@ def test_a_snapshot_of_a_later_version_is_refused_by_name(tmp_path: Path) -> Non
     raw[len(MAGIC)] = FORMAT + 1
     path.write_bytes(bytes(raw) + hashlib.sha256(raw).digest())
     before = shard.manifests()
-    with pytest.raises(RecoveryRefused, match=rf"{path.name}: written by a later version of Headrace .format {FORMAT + 1}"):
+    with pytest.raises(
+        RecoveryRefused, match=rf"{path.name}: written by a later version of Headrace .format {FORMAT + 1}"
+    ):
         shard.run()
     assert shard.manifests() == before
     store.close()
