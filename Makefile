@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 BROKER ?= auto
 KILLS ?= 100
 CRASHES ?= 5000000
+MESSAGES ?= 1000000
 export HF_HUB_OFFLINE = 1
 
 .PHONY: demo test lint bench chaos simulate fuzz golden clean
@@ -33,6 +34,7 @@ simulate: $(VENV)/.dev
 	$(BIN)/python tests/simulation/simulate.py --crashes $(CRASHES)
 
 fuzz: $(VENV)/.dev
+	$(BIN)/python tests/simulation/fuzz.py --messages $(MESSAGES)
 	$(BIN)/python -m pytest tests/consumers tests/epochs/test_properties.py --hypothesis-seed=random -p no:cacheprovider
 
 golden: $(VENV)/.dev

@@ -68,9 +68,10 @@ def mistyped(error: msgspec.ValidationError, value: bytes, name: str = "value") 
         where = f"{found[2]}." if found[2] else ""
         return f"{where}{found[1]}: missing; required{_cloudevent_hint(value)}"
     if found := _RANGE.match(text):
-        return f"{_path(found[1], value)}: number out of range; must be finite in IEEE 754 double precision"
+        where = _path(found[1], value) if found[1] else name
+        return f"{where}: number out of range; must be finite in IEEE 754 double precision"
     if found := _BASE64.match(text):
-        return f"{found[1]}: must be base64"
+        return f"{found[1] or name}: must be base64"
     if found := _EXPECTED.match(text):
         accepted, seen = _words(found[1]), _words(found[2])
         if not found[3]:
@@ -98,7 +99,11 @@ def _path(path: str, value: bytes) -> str:
     if not path.endswith("[...]"):
         return path
     field = path.removesuffix("[...]")
-    document = json.loads(value)
+    try:
+        document = json.loads(value)
+    except (ValueError, RecursionError):
+        # msgspec stops at the first fault; behind it there may be no JSON at all.
+        return field
     scalars: Any = document.get(field) if isinstance(document, dict) else None
     if isinstance(scalars, dict):
         for key, scalar in scalars.items():

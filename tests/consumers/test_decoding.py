@@ -314,3 +314,16 @@ def test_a_topic_that_is_not_read_here() -> None:
     assert "other" in reason("other", b"{}")
     with pytest.raises(ValueError, match="unknown kinds"):
         JsonDecoder({"t": "evnets"})
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b'{"item_id":"i","attributes":{"a":{}},,}', "attributes: must be"),
+        (b'{"item_id":"i","attributes":{"a":' + b"[" * 40 + b"1" * 5000, "must be nested at most 32 deep"),
+        (b"1e999", "value: number out of range"),
+        (b"[1e999]", "value must be an object"),
+    ],
+)
+def test_a_message_with_two_faults_is_told_of_one(raw: bytes, said: str) -> None:
+    assert said in reason("items", raw)
