@@ -118,6 +118,7 @@ def recover(
     if standing.epoch > 1:
         log.info("starting from %s, then %d epochs to replay", _snapshot_name(base.epoch), len(manifests))
     whole = _replay(processor, source, manifests, accept_gap, exact, on_progress)
+    processor.state_digest = standing.state_digest
     anew = bool(lost) or not (exact and whole)
     if anew:
         log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
@@ -215,6 +216,7 @@ def _replay(
                     raise RecoveryRefused(f"epoch {manifest.epoch} cannot be replayed: {error}. {GO_ON}") from error
                 log.warning("accepted gap in epoch %d: %s", manifest.epoch, error)
                 whole = False
+                on_progress(done, len(manifests))
                 continue
             processor.apply(manifest.epoch, records, manifest.clock, manifest.effort)
             if exact and whole and processor.state_digest != manifest.state_digest:

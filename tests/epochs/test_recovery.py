@@ -262,6 +262,20 @@ def test_a_state_that_starts_anew_is_saved_at_once() -> None:
     assert kinds(shard)[-3:] == ["digest-reset", "claim", "epoch"]
 
 
+def test_a_gap_at_the_very_end_does_not_break_the_chain() -> None:
+    shard = crashed(Shard(small(), partitions=1))
+    last = next(manifest for manifest in reversed(shard.manifests()) if manifest.ranges)
+    for part in last.ranges:
+        place = TopicPartition(part.topic, part.partition)
+        shard.log.delete_before(place, part.stop)
+    shard.faults += [Fault.NONE, Fault.NONE, Fault.CRASH_AFTER_COMMIT]
+    with pytest.raises(Crash):
+        shard.run([lambda: shard.event("u9", "i1")], accept_gap=True)
+    assert kinds(shard)[-3:] == ["claim", "digest-reset", "epoch"]
+    shard.run()
+    assert kinds(shard)[-2] == "claim" or kinds(shard)[-1] == "claim"
+
+
 def test_a_record_that_vanished_is_noticed() -> None:
     shard = crashed(Shard(small()))
     place, start, _ = first_event_range(shard)

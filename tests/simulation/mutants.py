@@ -24,13 +24,17 @@ from producers import kafka as kafka_sink
 
 @dataclass(frozen=True)
 class Mutant:
-    """`home`'s function `name`, in which each `old` becomes `new`; or what `wrapped` makes of it."""
+    """`home`'s function `name`, in which each `old` becomes `new`; or what `wrapped` makes of it.
+
+    `seed` is the first to try: it found the mutant when that was written.
+    """
 
     why: str
     home: Any
     name: str
     changes: tuple[tuple[str, str], ...] = ()
     wrapped: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    seed: int = 0
 
     @contextmanager
     def alive(self) -> Iterator[None]:
@@ -103,6 +107,7 @@ MUTANTS = {
                 "        producer.commit_outside(positions, self._group)\n",
             ),
         ),
+        seed=67,
     ),
     "futures-unchecked": Mutant(
         "nobody asks whether each record was written", kafka_sink.KafkaSink, "commit",
@@ -138,6 +143,7 @@ MUTANTS = {
     "checksum-ignored": Mutant(
         "a snapshot is believed without its checksum", snapshot, "verified",
         ((" or hashlib.sha256(raw[:-_SUM]).digest() != raw[-_SUM:]", ""),),
+        seed=65,
     ),
     "digest-not-chained": Mutant(
         "an input digest says nothing of what came before", digest, "chained_input",
@@ -181,6 +187,7 @@ MUTANTS = {
     "reset-to-latest": Mutant(
         "where the log was cut, reading goes on at its end", kafka_client, "new_consumer",
         (('"auto_offset_reset": "none"', '"auto_offset_reset": "latest"'),),
+        seed=72,
     ),
     "read-uncommitted": Mutant(
         "aborted records are read", kafka_client, "new_consumer",
@@ -213,9 +220,11 @@ MUTANTS = {
     "reset-ignored": Mutant(
         "a replay from before a gap is held to be the same as the state after it", recovery, "recover",
         (("not any(m.kind == DIGEST_RESET for m in manifests)", "True"),),
+        seed=245,
     ),
     "partitions-unnoticed": Mutant(
         "a new partition is not looked for", runner.Runner, "_learn",
         (("if set(source.partitions()) != self._begun.keys():", "if False:"),),
+        seed=138,
     ),
 }  # fmt: skip

@@ -98,7 +98,7 @@ def shrunk(plan: Plan, limit_s: float = SHRINK_S) -> tuple[Plan, str]:
 def caught(name: str, most: int = MOST_SEEDS) -> tuple[int, str] | None:
     """The first seed that finds a mutant, and what it says; None if none of so many does."""
     with MUTANTS[name].alive():
-        for seed in range(most):
+        for seed in (MUTANTS[name].seed, *range(most)):
             if problem := lived(drawn(seed))[1]:
                 return seed, problem
     return None

@@ -48,7 +48,7 @@ from pipeline.settings import Settings
 START_MS = 1_700_000_000_000
 FINGERPRINT = "simulated threads-1"
 INPUTS = ("events", "items", "users")
-MOST_EFFECTS = 60_000
+MOST_EFFECTS = 15_000
 HOMES = ("home", "second")
 
 logging.getLogger("pipeline").setLevel(logging.ERROR)
