@@ -222,18 +222,22 @@ def test_a_plan_that_is_none_is_named_by_line(tmp_path: Path) -> None:
 
 
 def _wait_until_it_waits(pid: int) -> None:
-    """Until a process reads a pipe that has nothing for it; where Linux does not tell, until it has long been idle."""
-    used, idle, deadline = -1.0, 0, time.monotonic() + 90
+    """Until a process has read an empty pipe for a while: imports read those of their helpers, but briefly.
+
+    Where Linux does not tell, until it has long been idle.
+    """
+    used, idle, deadline = -1.0, 0.0, time.monotonic() + 120
     while time.monotonic() < deadline:
-        where = Path(f"/proc/{pid}/wchan").read_text()
-        if "pipe_read" in where:
-            return
-        now = psutil.Process(pid).cpu_times().user
-        idle = idle + 1 if where in ("", "0") and now > 1 and now - used < 0.02 else 0
-        if idle == 30:
+        where, now = Path(f"/proc/{pid}/wchan").read_text(), psutil.Process(pid).cpu_times().user
+        still = now > 1 and now - used < 0.02
+        if not still:
+            idle = 0.0
+        elif "pipe_read" in where or where in ("", "0"):
+            idle += 1 if "pipe_read" in where else 0.3
+        if idle >= 12:
             return
         used = now
-        time.sleep(0.2)
+        time.sleep(0.25)
     raise AssertionError(f"process {pid} does not wait for input: {where}")
 
 
@@ -246,7 +250,7 @@ def test_evaluate_reads_standard_input_and_ends_at_ctrl_c(tmp_path: Path) -> Non
         _wait_until_it_waits(process.pid)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-        assert process.returncode == 130
+        assert process.returncode == 130, err
         assert "Traceback" not in err
 
 
