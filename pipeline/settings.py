@@ -281,6 +281,11 @@ class Settings(Section):
         """
         return f"{self.namespace}.{kind}.v1"
 
+    @property
+    def snapshot_folder(self) -> Path:
+        """Where this learner keeps its snapshots."""
+        return self.epochs.snapshots / f"{self.namespace}.{self.instance}"
+
 
 def load_settings(
     path: Path | None = None,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pipeline.epochs.digest import config_hash
 from pipeline.epochs.history import EPOCH, Standing, read_verified, standing_after, verify_inputs
 from pipeline.epochs.processor import Processor
-from pipeline.messages import Begin, Counts, Manifest, Range, TopicPartition
+from pipeline.messages import Begin, Counts, Manifest, Range, Record, TopicPartition
 from pipeline.ports import Clock, LogGap, Sink, SnapshotDamaged, SnapshotStore, SnapshotTooNew, Source
 from pipeline.settings import Settings
 
@@ -118,7 +118,6 @@ def recover(
     if standing.epoch > 1:
         log.info("starting from %s, then %d epochs to replay", _snapshot_name(base.epoch), len(manifests))
     whole = _replay(processor, source, manifests, accept_gap, exact, on_progress)
-    processor.state_digest = standing.state_digest
     anew = bool(lost) or not (exact and whole)
     if anew:
         log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
@@ -208,16 +207,10 @@ def _replay(
     """Do committed epochs again; returns whether nothing of the log was missing."""
     whole = True
     for done, manifest in enumerate(manifests, 1):
-        if manifest.kind == EPOCH:
-            try:
-                records = read_verified(source, manifest.ranges)
-            except LogGap as error:
-                if not accept_gap:
-                    raise RecoveryRefused(f"epoch {manifest.epoch} cannot be replayed: {error}. {GO_ON}") from error
-                log.warning("accepted gap in epoch %d: %s", manifest.epoch, error)
-                whole = False
-                on_progress(done, len(manifests))
-                continue
+        records = _records(source, manifest, accept_gap) if manifest.kind == EPOCH else ()
+        if records is None:
+            whole = False
+        elif manifest.kind == EPOCH:
             processor.apply(manifest.epoch, records, manifest.clock, manifest.effort)
             if exact and whole and processor.state_digest != manifest.state_digest:
                 raise RecoveryRefused(
@@ -227,6 +220,17 @@ def _replay(
         processor.state_digest = manifest.state_digest
         on_progress(done, len(manifests))
     return whole
+
+
+def _records(source: Source, manifest: Manifest, accept_gap: bool) -> Sequence[Record] | None:
+    """What an epoch read; None where the log lacks some of it and may."""
+    try:
+        return read_verified(source, manifest.ranges)
+    except LogGap as error:
+        if not accept_gap:
+            raise RecoveryRefused(f"epoch {manifest.epoch} cannot be replayed: {error}. {GO_ON}") from error
+        log.warning("accepted gap in epoch %d: %s", manifest.epoch, error)
+        return None
 
 
 def overtaken(sink: Sink, standing: Standing, instance: str) -> str | None:

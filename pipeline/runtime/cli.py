@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.runtime.console import Stop, UsageError, print_report, progress, telling
-from pipeline.settings import Settings, load_settings
+from pipeline.runtime.options import (
+    BootstrapOption,
+    ConfigOption,
+    DebugOption,
+    NamespaceOption,
+    SnapshotsOption,
+    option,
+    settings_of,
+)
+from pipeline.runtime.snapshot_commands import snapshot
+from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from pipeline.runtime.backtest import Backtest
@@ -27,16 +37,8 @@ app = typer.Typer(
     add_completion=True,
     rich_markup_mode=None,
 )
+app.add_typer(snapshot, name="snapshot")
 
-
-def _option(*names: str, help: str) -> Any:
-    return typer.Option(*names, help=help, show_default=False)
-
-
-ConfigOption = Annotated[Path | None, _option("--config", help="Settings as YAML; by default headrace.yaml, if there.")]
-BootstrapOption = Annotated[str | None, _option("--bootstrap", help="Kafka, as HOST:PORT.")]
-NamespaceOption = Annotated[str | None, _option("--namespace", help="Prefix of topics and groups.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
 KEYS = {
     "events": "user_id",
     "items": "item_id",
@@ -66,9 +68,9 @@ def run(
     config: ConfigOption = None,
     bootstrap: BootstrapOption = None,
     namespace: NamespaceOption = None,
-    stage: Annotated[str | None, _option(help="embedder or learner; both if left out.")] = None,
-    snapshots: Annotated[Path | None, _option(help="Folder for snapshots.")] = None,
-    metrics_port: Annotated[int | None, _option(help="Port of /metrics; 0 takes a free one.")] = None,
+    stage: Annotated[str | None, option(help="embedder or learner; both if left out.")] = None,
+    snapshots: SnapshotsOption = None,
+    metrics_port: Annotated[int | None, option(help="Port of /metrics; 0 takes a free one.")] = None,
     accept_gap: Annotated[bool, typer.Option(help="Go on though the log lacks events of past epochs.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -79,7 +81,7 @@ def run(
     with telling(debug):
         if stage not in (None, "embedder", "learner"):
             raise UsageError(f"--stage: must be embedder or learner, not {stage!r}")
-        settings = _settings(
+        settings = settings_of(
             config, bootstrap, namespace, {"epochs.snapshots": snapshots, "metrics.port": metrics_port}
         )
         from pipeline.runtime.service import serve
@@ -91,7 +93,7 @@ def run(
 
 @app.command()
 def broker(
-    data: Annotated[Path | None, _option(help="Folder to keep the broker's data in.")] = None,
+    data: Annotated[Path | None, option(help="Folder to keep the broker's data in.")] = None,
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 9092,
     kind: Annotated[str, typer.Option(help="auto, kafka or embedded.")] = "auto",
     debug: DebugOption = False,
@@ -118,8 +120,8 @@ def broker(
 @app.command()
 def publish(
     files: Annotated[list[Path], typer.Argument(help="JSON Lines, plain or gzipped; - is standard input.")],
-    topic: Annotated[str | None, _option(help="events, items, users, or a topic's full name.")] = None,
-    rate: Annotated[float | None, _option(help="Lines per second.")] = None,
+    topic: Annotated[str | None, option(help="events, items, users, or a topic's full name.")] = None,
+    rate: Annotated[float | None, option(help="Lines per second.")] = None,
     config: ConfigOption = None,
     bootstrap: BootstrapOption = None,
     namespace: NamespaceOption = None,
@@ -130,7 +132,7 @@ def publish(
     Example: headrace publish items.jsonl.gz events.jsonl.gz --rate 1000
     """
     with telling(debug):
-        settings = _settings(config, bootstrap, namespace, {})
+        settings = settings_of(config, bootstrap, namespace, {})
         if rate is not None and not rate > 0:
             raise UsageError(f"--rate: must be above 0, not {rate:g}")
         _must_exist(*files)
@@ -156,20 +158,20 @@ def publish(
 
 @app.command()
 def evaluate(
-    events: Annotated[Path | None, _option(help="Events as JSON Lines.")] = None,
-    items: Annotated[Path | None, _option(help="Items as JSON Lines.")] = None,
-    users: Annotated[Path | None, _option(help="Users as JSON Lines.")] = None,
+    events: Annotated[Path | None, option(help="Events as JSON Lines.")] = None,
+    items: Annotated[Path | None, option(help="Items as JSON Lines.")] = None,
+    users: Annotated[Path | None, option(help="Users as JSON Lines.")] = None,
     k: Annotated[int, typer.Option(min=1, max=500, help="Length of the lists that are scored.")] = 10,
     peers: Annotated[
         str, typer.Option(help="With commas: live (the service's own), incremental, batch, all, none, or names.")
     ] = "live",
-    effort: Annotated[str | None, _option(help="Learned per event: full (auto means it), lean, or 0 to 4.")] = None,
+    effort: Annotated[str | None, option(help="Learned per event: full (auto means it), lean, or 0 to 4.")] = None,
     plan: Annotated[
         list[Path] | None, typer.Option(help="Recorded manifests (and dumped records) to replay.", show_default=False)
     ] = None,
-    lists: Annotated[Path | None, _option(help="With --plan: write topic, key, value of each list here.")] = None,
-    report: Annotated[Path | None, _option(help="Write the report as JSON.")] = None,
-    predictions: Annotated[Path | None, _option(help="Write each prediction's ranks as .npz.")] = None,
+    lists: Annotated[Path | None, option(help="With --plan: write topic, key, value of each list here.")] = None,
+    report: Annotated[Path | None, option(help="Write the report as JSON.")] = None,
+    predictions: Annotated[Path | None, option(help="Write each prediction's ranks as .npz.")] = None,
     config: ConfigOption = None,
     namespace: NamespaceOption = None,
     debug: DebugOption = False,
@@ -184,7 +186,7 @@ def evaluate(
         from pipeline.runtime.backtest import Backtest, contestants
 
         undescribed = {} if items or plan else {"publishing.undescribed": True}
-        settings = _settings(config, None, namespace, undescribed | {"learning.effort": effort})
+        settings = settings_of(config, None, namespace, undescribed | {"learning.effort": effort})
         try:
             columns, rivals = contestants(peers, settings.seed)
         except UnknownRival as error:
@@ -212,83 +214,12 @@ def dump(
     Example: headrace dump --out log.jsonl
     """
     with telling(debug):
-        settings = _settings(config, bootstrap, namespace, {})
+        settings = settings_of(config, bootstrap, namespace, {})
         from pipeline.runtime.dumping import dump_log
 
         with out.open("wb") as file:
             count = dump_log(settings, file)
         typer.echo(f"{out}: {count} records")
-
-
-snapshot = typer.Typer(help="Look at a learner's snapshots, or go back to one.", no_args_is_help=True)
-app.add_typer(snapshot, name="snapshot")
-SnapshotsOption = Annotated[Path | None, _option("--snapshots", help="Folder for snapshots, as of `run`.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
-
-
-@snapshot.command("list")
-def list_snapshots(
-    config: ConfigOption = None,
-    namespace: NamespaceOption = None,
-    snapshots: SnapshotsOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Name the snapshots that there are: epoch, when, size. A learner may be running.
-
-    Example: headrace snapshot list
-    """
-    with telling(debug):
-        settings = _settings(config, None, namespace, {"epochs.snapshots": snapshots})
-        from pipeline.runtime.snapshot_files import folder_of, found_in, told
-
-        found = found_in(folder_of(settings))
-        typer.echo(json.dumps([one.row() for one in found]) if as_json else told(found))
-
-
-@snapshot.command("verify")
-def verify_snapshots(
-    epochs: Annotated[list[int] | None, typer.Argument(help="Only these; all if none is named.")] = None,
-    config: ConfigOption = None,
-    namespace: NamespaceOption = None,
-    snapshots: SnapshotsOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Read every byte and compare the checksums; exit 1 if one is damaged. A learner may be running.
-
-    Example: headrace snapshot verify
-    """
-    with telling(debug):
-        settings = _settings(config, None, namespace, {"epochs.snapshots": snapshots})
-        from pipeline.runtime.snapshot_files import folder_of, found_in, told
-
-        found = [one.verified() for one in found_in(folder_of(settings), epochs or None)]
-        typer.echo(json.dumps([one.row() for one in found]) if as_json else told(found))
-        if damaged := sum(one.problem is not None for one in found):
-            raise RuntimeError(f"{damaged} of {len(found)} snapshots cannot be used")
-
-
-@snapshot.command("restore")
-def restore_snapshot(
-    epoch: Annotated[int, typer.Argument(help="The epoch to start from.")],
-    config: ConfigOption = None,
-    namespace: NamespaceOption = None,
-    snapshots: SnapshotsOption = None,
-    debug: DebugOption = False,
-) -> None:
-    """Let the next start load this snapshot: newer ones are set aside. Stop the learner first.
-
-    What was committed since is replayed from the log, so nothing is lost; it must still be there.
-
-    Example: headrace snapshot restore 1200
-    """
-    with telling(debug):
-        settings = _settings(config, None, namespace, {"epochs.snapshots": snapshots})
-        from pipeline.runtime.snapshot_files import folder_of, restore
-
-        aside = restore(folder_of(settings), epoch)
-        typer.echo(f"the next start begins with epoch {epoch}; {len(aside)} newer snapshots are set aside (*.aside)")
 
 
 @app.command()
@@ -366,12 +297,6 @@ def _kind_of(path: Path, topic: str | None, settings: Settings) -> tuple[str, st
         raise UsageError(f"--topic: must be events, items or users, not {topic}{nearest}")
     kind = names[topic]
     return settings.topic(kind), KEYS[kind]
-
-
-def _settings(config: Path | None, bootstrap: str | None, namespace: str | None, flags: dict[str, Any]) -> Settings:
-    path = config or (Path("headrace.yaml") if Path("headrace.yaml").is_file() else None)
-    flags = {"kafka.bootstrap": bootstrap, "namespace": namespace, **flags}
-    return load_settings(path, flags={k: str(v) if isinstance(v, Path) else v for k, v in flags.items()})
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from prometheus_client import CollectorRegistry
@@ -104,11 +103,6 @@ def identity(device: torch.device, threads: int) -> Identity:
     return Identity(name, f"headrace-{version('headrace')} {fingerprint(device, threads)}")
 
 
-def snapshot_folder(settings: Settings) -> Path:
-    """Where this learner keeps its snapshots."""
-    return Path(settings.epochs.snapshots) / f"{settings.namespace}.{settings.instance}"
-
-
 def learner_runner(
     settings: Settings, registry: CollectorRegistry, health: Health, *, accept_gap: bool = False
 ) -> Runner:
@@ -132,7 +126,7 @@ def learner_runner(
             make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs), clock),
             make_sink=make_sink,
             make_processor=lambda: new_processor(settings, device),
-            snapshots=FileSnapshotStore(snapshot_folder(settings), ladder),
+            snapshots=FileSnapshotStore(settings.snapshot_folder, ladder),
             who=identity(device, threads),
             clock=clock,
             metrics=LearnerMetrics(registry),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,8 +12,6 @@ from typing import Any
 from pipeline.epochs.disk import Folder
 from pipeline.epochs.snapshot import HEADER_BYTES, epochs_among, name_of, saved_at, verified
 from pipeline.ports import SnapshotDamaged, SnapshotTooNew
-from pipeline.runtime.composition import snapshot_folder
-from pipeline.settings import Settings
 
 ASIDE = ".aside"
 
@@ -46,14 +45,6 @@ class Found:
         return row | ({"problem": self.problem} if self.checked else {})
 
 
-def folder_of(settings: Settings) -> Path:
-    """The folder, which must exist; raises FileNotFoundError."""
-    folder = snapshot_folder(settings)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder; --snapshots and --namespace say where to look")
-    return folder
-
-
 def found_in(folder: Path, epochs: Iterable[int] | None = None) -> list[Found]:
     """The snapshots of a folder, oldest first, or those of some epochs; raises ValueError where one is not there."""
     there = epochs_among(path.name for path in folder.iterdir())
@@ -81,8 +72,10 @@ def restore(folder: Path, epoch: int) -> list[Path]:
     return [folder / (name + ASIDE) for name in newer]
 
 
-def told(found: Sequence[Found]) -> str:
-    """A table, a line each."""
+def told(found: Sequence[Found], as_json: bool = False) -> str:
+    """A table, a line each, or JSON."""
+    if as_json:
+        return json.dumps([one.row() for one in found])
     if not found:
         return "there is no snapshot"
     lines = [f"{'epoch':>12}  {'saved (UTC)':20}{'MB':>9}"]

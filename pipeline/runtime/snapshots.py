@@ -46,7 +46,7 @@ class SnapshotWriter:
         interval_s: float,
         metrics: LearnerMetrics,
         clock: Clock,
-        beside: Callable[[Callable[[], None]], Task] = in_thread,
+        beside: Callable[[Callable[[], None]], Task],
     ) -> None:
         self._store = store
         self._interval_s = interval_s

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from consumers.decoding import JsonDecoder
 from consumers.memory import MemoryLog, MemorySource
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
-from pipeline.epochs.snapshot import MemorySnapshotStore
+from pipeline.epochs.snapshot import FORMAT, MAGIC, MemorySnapshotStore
 from pipeline.messages import EventVector, Manifest, Output, Record, Source, TopicPartition, Vector, encode
 from pipeline.ports import SnapshotStore
 from pipeline.runtime.metrics import LearnerMetrics
@@ -48,6 +50,13 @@ def tiny_settings(**changed: dict[str, Any]) -> Settings:
     for section, keys in changed.items():
         sections[section] = sections.get(section, {}) | keys
     return Settings(**sections)
+
+
+def of_a_later_version(path: Path) -> None:
+    """A snapshot file as a later version would write it, its checksum in order."""
+    raw = bytearray(path.read_bytes()[: -hashlib.sha256().digest_size])
+    raw[len(MAGIC)] = FORMAT + 1
+    path.write_bytes(bytes(raw) + hashlib.sha256(raw).digest())
 
 
 class ManualClock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable
 from itertools import islice
@@ -11,12 +10,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from oracle import judge
-from shard import Shard, WholeLog, shop, tiny_settings
+from shard import Shard, WholeLog, of_a_later_version, shop, tiny_settings
 
 from consumers.memory import Crash
 from pipeline.epochs.digest import chained_input
 from pipeline.epochs.recovery import RecoveryRefused
-from pipeline.epochs.snapshot import FORMAT, MAGIC, FileSnapshotStore, MemorySnapshotStore, name_of
+from pipeline.epochs.snapshot import FORMAT, FileSnapshotStore, MemorySnapshotStore, name_of
 from pipeline.messages import Counts, TopicPartition
 from pipeline.settings import Settings
 from producers.memory import Fault, MemorySink
@@ -124,9 +123,7 @@ def test_a_snapshot_of_a_later_version_is_refused_by_name(tmp_path: Path) -> Non
     shard.snapshots = store
     ran(shard)
     path = tmp_path / name_of(store.epochs()[-1])
-    raw = bytearray(path.read_bytes()[:-32])
-    raw[len(MAGIC)] = FORMAT + 1
-    path.write_bytes(bytes(raw) + hashlib.sha256(raw).digest())
+    of_a_later_version(path)
     before = shard.manifests()
     with pytest.raises(
         RecoveryRefused, match=rf"{path.name}: written by a later version of Headrace .format {FORMAT + 1}"
@@ -273,7 +270,7 @@ def test_a_gap_at_the_very_end_does_not_break_the_chain() -> None:
         shard.run([lambda: shard.event("u9", "i1")], accept_gap=True)
     assert kinds(shard)[-3:] == ["claim", "digest-reset", "epoch"]
     shard.run()
-    assert kinds(shard)[-2] == "claim" or kinds(shard)[-1] == "claim"
+    assert kinds(shard)[-2:] == ["epoch", "claim"]
 
 
 def test_a_record_that_vanished_is_noticed() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shard import of_a_later_version
 from typer.testing import CliRunner
 
 from pipeline.epochs.disk import FolderInUse
@@ -32,15 +33,6 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
     given = ["snapshot", *arguments, "--snapshots", str(folder), "--namespace", "shop"]
     done = CliRunner().invoke(app, given)
     return done.exit_code, done.output + (done.stderr if done.stderr_bytes else "")
-
-
-def newer_format(path: Path) -> None:
-    """As a later version would write it, its checksum in order."""
-    import hashlib
-
-    raw = bytearray(path.read_bytes()[:-32])
-    raw[8] = FORMAT + 1
-    path.write_bytes(bytes(raw) + hashlib.sha256(raw).digest())
 
 
 class TestLadder:
@@ -129,7 +121,7 @@ class TestCommand:
 
 def test_a_later_format_is_refused_by_name(tmp_path: Path) -> None:
     store = saved(tmp_path, 3)
-    newer_format(tmp_path / name_of(3))
+    of_a_later_version(tmp_path / name_of(3))
     with pytest.raises(SnapshotTooNew, match=f"later version of Headrace .format {FORMAT + 1}, here {FORMAT}"):
         store.load(3)
     assert "later version" in (found_in(tmp_path)[0].verified().problem or "")

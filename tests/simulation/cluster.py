@@ -55,9 +55,13 @@ class Cluster:
     def arrive(self, request: Flying) -> None:
         """A commit request is here at last; that of a fenced producer is refused, and nobody hears it."""
         try:
-            self.log.commit(request.transactional_id, request.epoch, request.group, request.positions)
+            self.commit(request)
         except (Fenced, RuntimeError):
             return
+
+    def commit(self, request: Flying) -> None:
+        """What it asks for; raises Fenced."""
+        self.log.commit(request.transactional_id, request.epoch, request.group, request.positions)
 
     def request(self, kind: str) -> str | None:
         """An effect that a broker may not answer."""
@@ -113,8 +117,9 @@ class Producer:
     def commit_outside(self, positions: Mapping[TopicPartition, int], group: str) -> None:
         """Likewise: a group's positions without a transaction."""
         self._cluster.request("offsets")
-        self._cluster.log.begin("outside", self._cluster.log.take_over("outside"))
-        self._cluster.log.commit("outside", self._cluster.log._producers["outside"].epoch, group, positions)
+        epoch = self._cluster.log.take_over("outside")
+        self._cluster.log.begin("outside", epoch)
+        self._cluster.log.commit("outside", epoch, group, positions)
 
     def partitions_for(self, topic: str) -> set[int]:
         return set(range(len(self._cluster.log.topic_partitions(topic))))
@@ -149,15 +154,13 @@ class Producer:
     def commit_transaction(self) -> None:
         if not self._open:
             return  # the epoch was bumped: success, for nothing
-        request = Flying(self._id, self._epoch, self._group, self._positions)
+        request = self.flying()
         self._open = False
         fault = self._cluster.request("commit")
         if fault == "unknown":
             self._cluster.fly(request)
             raise KafkaTimeoutError("simulated: the answer did not come")
-        self._fencing(
-            lambda: self._cluster.log.commit(request.transactional_id, self._epoch, self._group, self._positions)
-        )
+        self._fencing(lambda: self._cluster.commit(request))
         if self._cluster.effect("committed") == "unknown":
             raise KafkaTimeoutError("simulated: the answer was lost")
 

@@ -39,8 +39,8 @@ def lived(plan: Plan) -> tuple[Report, str]:
         return world.report, f"it ended with {type(error).__name__}: {error}"
 
 
-def chunk(first: int) -> tuple[int, int, Report, list[tuple[int, str]]]:
-    """Some seeds in a row: the first one, how many, the sum of their reports, what was wrong."""
+def chunk(first: int) -> tuple[Report, list[tuple[int, str]]]:
+    """`CHUNK` seeds in a row: the sum of their reports, what was wrong."""
     torch.set_num_threads(1)
     total, wrong = Report(), []
     for seed in range(first, first + CHUNK):
@@ -48,22 +48,22 @@ def chunk(first: int) -> tuple[int, int, Report, list[tuple[int, str]]]:
         total.add(report)
         if problem:
             wrong.append((seed, problem))
-    return first, CHUNK, total, wrong
+    return total, wrong
 
 
 def lives(crashes: int, first: int, processes: int) -> tuple[Report, list[tuple[int, str]], int]:
     """Chunk after chunk until so many crashes have passed; the sum, what was wrong, and how many plans there were."""
     total, wrong, plans = Report(), [], 0
-    for _, count, report, problems in _chunks(first, processes):
+    for report, problems in _chunks(first, processes):
         total.add(report)
         wrong += problems
-        plans += count
+        plans += CHUNK
         if total.crashes >= crashes or len(wrong) >= 5:
             break
     return total, wrong, plans
 
 
-def _chunks(first: int, processes: int) -> Iterator[tuple[int, int, Report, list[tuple[int, str]]]]:
+def _chunks(first: int, processes: int) -> Iterator[tuple[Report, list[tuple[int, str]]]]:
     seeds = range(first, 1 << 40, CHUNK)
     if processes == 1:
         yield from map(chunk, seeds)

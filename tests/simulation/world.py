@@ -202,6 +202,7 @@ class World:
         self._delays = random.Random(plan.seed)
         self._life: _Life | None = None
         self._in_job = False
+        self._lost_request = -1
         self._gaps = 0
         self._name = f"sim.learner.{self.settings.instance}"
 
@@ -218,7 +219,7 @@ class World:
         self.pass_time(seconds)
 
     def pass_time(self, seconds: float) -> None:
-        """Time passes; what is due arrives."""
+        """Time passes."""
         self.steady += max(seconds, 0.0)
 
     def run(self) -> Report:
