@@ -240,6 +240,15 @@ class Begin(msgspec.Struct, frozen=True):
     at: int
 
 
+class Poisoned(msgspec.Struct, frozen=True):
+    """A record on which the step failed every time, and what it said: a dead letter of this epoch."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """What one transaction did: enough, with the log, to do it again.
 
@@ -249,6 +258,7 @@ class Manifest(msgspec.Struct, frozen=True):
     takes before it was read can be told.
     `clock` is the wall clock in ms that the epoch went by. `effort` is how much
     was learned per event, 0 (lean) to 4 (full; what manifests without it mean).
+    `poisoned` are records of its ranges that were set apart unread.
     """
 
     epoch: int
@@ -265,6 +275,7 @@ class Manifest(msgspec.Struct, frozen=True):
     state_digest: str
     effort: Annotated[int, msgspec.Meta(ge=0, le=FULL_EFFORT)] = FULL_EFFORT
     begins: tuple[Begin, ...] = ()
+    poisoned: tuple[Poisoned, ...] = ()
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+BROKEN = -2
+"""In place of a file's handle: the last write failed."""
 
 
 class FolderInUse(RuntimeError):
@@ -110,3 +117,38 @@ class Folder:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
+
+
+class FileNote:
+    """A `poison.Note` in a file, readable by its owner alone; not waited for: a crash of the machine may lose it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle = -1
+
+    def read(self) -> bytes:
+        """What was written last; empty if nothing was, or it cannot be read."""
+        try:
+            return self._path.read_bytes()
+        except OSError:
+            return b""
+
+    def write(self, text: bytes) -> None:
+        """Replace it; a disk that cannot take it is told of once."""
+        try:
+            if self._handle < 0:
+                self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+            os.pwrite(self._handle, text, 0)
+            os.ftruncate(self._handle, len(text))
+        except OSError as error:
+            if self._handle != BROKEN:
+                log.warning("%s: %s: attempts that end the process are not counted", self._path, error.strerror)
+            self.close()
+            self._handle = BROKEN
+
+    def close(self) -> None:
+        """Let the file go. Idempotent."""
+        if self._handle >= 0:
+            with suppress(OSError):
+                os.close(self._handle)
+        self._handle = -1

@@ -9,7 +9,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pipeline.messages import DeadLetter, Event, EventVector, Item, Record, Tombstone, Undecodable, User, Vector
+from pipeline.messages import (
+    DeadLetter,
+    Event,
+    EventVector,
+    Item,
+    Poisoned,
+    Record,
+    Tombstone,
+    Undecodable,
+    User,
+    Vector,
+)
 from pipeline.ports import Decoder
 from pipeline.settings import Settings
 
@@ -17,6 +28,10 @@ CLOCK_SKEW_MS = 5 * 60 * 1000
 NO_WATERMARK = -(2**62)
 SLOWEST = 8
 IDENTIFY = "identify"
+
+
+class _Poison(Exception):
+    """The step fails on it."""
 
 
 @dataclass(frozen=True)
@@ -118,23 +133,34 @@ class Ledger:
         self._erased = _pairs(tensors["ledger.erased"])
 
 
-def take_in(records: Sequence[Record], decode: Decoder, ledger: Ledger, events_topic: str) -> Intake:
+def take_in(
+    records: Sequence[Record],
+    decode: Decoder,
+    ledger: Ledger,
+    events_topic: str,
+    poisoned: Sequence[Poisoned] = (),
+) -> Intake:
     """Sort an epoch's records out.
 
     The order of arrival is not recorded and must not matter: records are taken
     by (topic, partition, offset). An erasure holds for events of the same
     epoch. Events are ordered by (time, partition, offset), and only then deduplicated.
+    What is poisoned is not even decoded.
     """
     intake = Intake()
+    poison = {(p.topic, p.partition, p.offset): p.reason for p in poisoned}
     timed: list[Timed] = []
     for record in sorted(records, key=lambda r: (r.topic, r.partition, r.offset)):
         is_event = record.topic == events_topic
         if is_event:
             intake.count("consumed")
+        reason = poison.get((record.topic, record.partition, record.offset)) if poison else None
         try:
+            if reason is not None:
+                raise _Poison(reason)
             message = decode(record)
-        except Undecodable as error:
-            intake.dead.append(DeadLetter(record, type(error).__name__, str(error), "learner"))
+        except (Undecodable, _Poison) as error:
+            intake.dead.append(DeadLetter(record, type(error).__name__.strip("_"), str(error), "learner"))
             if is_event:
                 intake.count("dead_lettered")
             continue

@@ -24,7 +24,18 @@ from pipeline.learning.audience import Audience
 from pipeline.learning.effort import LADDER
 from pipeline.learning.learner import PEERS, Learner
 from pipeline.learning.segments import Segments
-from pipeline.messages import FULL_EFFORT, Counts, DeadLetter, Event, Item, Output, Record, Tombstone, Vector
+from pipeline.messages import (
+    FULL_EFFORT,
+    Counts,
+    DeadLetter,
+    Event,
+    Item,
+    Output,
+    Poisoned,
+    Record,
+    Tombstone,
+    Vector,
+)
 from pipeline.ports import Decoder
 from pipeline.settings import Settings
 from pipeline.step import micro_batches, step, untimed
@@ -77,16 +88,23 @@ class Processor:
         self._dead_letter = dead_letter
 
     def apply(
-        self, epoch: int, records: Sequence[Record], clock: int, effort: int = FULL_EFFORT, *, publish: bool = True
+        self,
+        epoch: int,
+        records: Sequence[Record],
+        clock: int,
+        effort: int = FULL_EFFORT,
+        *,
+        poisoned: Sequence[Poisoned] = (),
+        publish: bool = True,
     ) -> Applied:
         """Take an epoch's records in; returns what is to be published and committed.
 
-        `clock` is wall time in ms, `effort` a level of `learning.effort`: both
-        are recorded in the manifest. With `publish` off (a backtest) no list is
-        made.
+        `clock` is wall time in ms, `effort` a level of `learning.effort`,
+        `poisoned` are records to be set apart: all are recorded in the manifest.
+        With `publish` off (a backtest) no list is made.
         """
         self.learner.effort = LADDER[effort]
-        intake = take_in(records, self._decode, self.ledger, self.settings.topic("events"))
+        intake = take_in(records, self._decode, self.ledger, self.settings.topic("events"), poisoned)
         publication = Publication(self, epoch, clock)
         before = self.ledger.watermark
         self._take_items(intake, publication, clock)

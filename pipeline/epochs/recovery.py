@@ -211,7 +211,7 @@ def _replay(
         if records is None:
             whole = False
         elif manifest.kind == EPOCH:
-            processor.apply(manifest.epoch, records, manifest.clock, manifest.effort)
+            processor.apply(manifest.epoch, records, manifest.clock, manifest.effort, poisoned=manifest.poisoned)
             if exact and whole and processor.state_digest != manifest.state_digest:
                 raise RecoveryRefused(
                     f"replaying epoch {manifest.epoch} gave state {processor.state_digest[:16]}, its manifest says "

@@ -244,8 +244,9 @@ def replay_plan(
 
 def _again(backtest: Backtest, manifest: Manifest, source: DumpSource, lists: TextIO | None) -> int:
     processor = backtest.processor
+    records = read_verified(source, manifest.ranges)
     applied = processor.apply(
-        manifest.epoch, read_verified(source, manifest.ranges), manifest.clock, manifest.effort
+        manifest.epoch, records, manifest.clock, manifest.effort, poisoned=manifest.poisoned
     )
     if applied.counts != manifest.counts:
         raise EvaluationFailed(f"epoch {manifest.epoch}: counts {applied.counts}, its manifest says {manifest.counts}")

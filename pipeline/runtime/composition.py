@@ -20,6 +20,7 @@ from consumers.kafka import KafkaSource
 from consumers.kafka_group import KafkaGroupSource
 from pipeline.encoding.build import build_encoder
 from pipeline.epochs.digest import fingerprint
+from pipeline.epochs.disk import FileNote
 from pipeline.epochs.ladder import Ladder
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
@@ -132,6 +133,7 @@ def learner_runner(
             metrics=LearnerMetrics(registry),
             health=health,
             accept_gap=accept_gap,
+            note=FileNote(settings.snapshot_folder / "attempts"),
         )
     )
 

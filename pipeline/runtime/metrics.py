@@ -52,6 +52,7 @@ class LearnerMetrics:
             "headrace_effort_seconds", "Time from poll to commit of epochs with events", ["level"], registry=registry
         )
         self.effort_events = Counter("headrace_effort_events", "Event records", ["level"], registry=registry)
+        self.step_failures = Counter("headrace_step_failures", "Attempts at an epoch in vain", registry=registry)
         self.epoch = Gauge("headrace_epoch", "Last committed epoch", registry=registry)
         self.watermark = Gauge("headrace_watermark_seconds", "Event time reached, Unix seconds", registry=registry)
         self.rows = Gauge("headrace_state_rows", "Rows of state", ["of"], registry=registry)

@@ -9,6 +9,8 @@ after    only when the commit is known to be good is the state that of the new
          epoch; now and then it is copied and written as a snapshot
 doubt    anything else: drop source, sink and state and start again. There is no
          other way to recover. Fenced by a newer instance: stop for good
+poison   a step that raises, or ends the process, is doubt too; after two such
+         attempts the batch is halved, and the record that is left a dead letter
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from dataclasses import dataclass, field
 
 from pipeline.epochs.digest import chained_input, config_hash, ranges_of
 from pipeline.epochs.history import EPOCH, Standing
+from pipeline.epochs.poison import MemoryNote, Note, StepFailed, Trials, said
 from pipeline.epochs.processor import Applied, Processor
 from pipeline.epochs.recovery import Identity, Recovered, overtaken, recover
-from pipeline.messages import Manifest, Record, TopicPartition
+from pipeline.messages import Manifest, Poisoned, Record, TopicPartition
 from pipeline.ports import Clock, CommitUnknown, Fenced, Sink, SnapshotStore, Source
 from pipeline.runtime.governor import Governor
 from pipeline.runtime.metrics import LearnerMetrics
@@ -71,6 +74,7 @@ class Parts:
     health: Health
     accept_gap: bool = False
     beside: Callable[[Callable[[], None]], Task] = in_thread
+    note: Note = field(default_factory=MemoryNote)
 
 
 class Runner:
@@ -86,9 +90,13 @@ class Runner:
         self.processor: Processor | None = None
         self.standing = Standing()
         self._begun: dict[TopicPartition, int] = {}
+        self._trials = Trials(parts.note)
 
     def run(self, stop: threading.Event) -> None:
-        """Learn until `stop` is set, finish the epoch, write a snapshot and return. Raises Fenced, RecoveryRefused."""
+        """Learn until `stop` is set, finish the epoch, write a snapshot and return.
+
+        Raises Fenced, RecoveryRefused, NotTheRecords.
+        """
         accept_gap = self._parts.accept_gap
         while not stop.is_set():
             source, sink = None, self._parts.make_sink()
@@ -99,7 +107,7 @@ class Runner:
                 log.info("stopped while replaying; the log has it all")
             except Fenced:
                 self._unless_overtaken(sink, stop)
-            except (CommitUnknown, ConnectionError) as error:
+            except (CommitUnknown, ConnectionError, StepFailed) as error:
                 log.warning("%s: %s; starting again from the log", type(error).__name__, error)
                 self._parts.metrics.epochs.labels("aborted").inc()
                 self._parts.health.ready.clear()
@@ -114,7 +122,7 @@ class Runner:
     def _learn(self, source: Source, sink: Sink, stop: threading.Event, accept_gap: bool) -> None:
         recovered = self._recover(source, sink, stop, accept_gap)
         self.processor, self.standing = recovered.processor, recovered.standing
-        if recovered.anew:
+        if recovered.anew or self._trials.suspecting:
             self._writer.write(self.processor, self.standing)
         self._seek(source)
         self._parts.health.ready.set()
@@ -190,12 +198,14 @@ class Runner:
         if not records and (due is None or due > now):
             return
         epoch = self.standing.epoch + 1
+        poisoned = self._trials.begin(self.standing.positions, records)
         with metrics.stage.labels("step").time():
-            applied = self.processor.apply(epoch, records, now, effort)
-        manifest = self._manifest(epoch, applied, records, after, now, effort)
+            applied = self._step(epoch, records, now, effort, poisoned)
+        manifest = self._manifest(epoch, applied, records, after, now, effort, poisoned)
         with metrics.stage.labels("commit").time():
             offset = sink.commit(applied.outputs, manifest, after)
         self.standing = self.standing.after(manifest, offset)
+        self._trials.committed()
         seconds = time.monotonic() - began
         self._governor.learned(effort, events, seconds)
         metrics.epoch_committed(epoch, applied, self.processor)
@@ -203,11 +213,26 @@ class Runner:
         metrics.latencies(records, self._parts.settings.topic("events"), clock.now_ms())
         self._writer.maybe_write(self.processor, self.standing)
 
+    def _step(
+        self, epoch: int, records: list[Record], now: int, effort: int, poisoned: tuple[Poisoned, ...]
+    ) -> Applied:
+        assert self.processor is not None
+        try:
+            applied = self.processor.apply(epoch, records, now, effort, poisoned=poisoned)
+        except Exception as error:
+            self._parts.metrics.step_failures.inc()
+            log.debug("the step failed on %d records", len(records), exc_info=error)
+            self._trials.failed(error)
+            raise StepFailed(f"on {len(records)} records: {said(error)}") from error
+        self._trials.survived()
+        return applied
+
     def _poll(self, source: Source) -> list[Record]:
         epochs = self._parts.settings.epochs
-        records = source.poll(epochs.max_events, IDLE_POLL_S)
-        if records and len(records) < epochs.max_events and epochs.linger_ms:
-            records += source.poll(epochs.max_events - len(records), epochs.linger_ms / 1000)
+        most = self._trials.most(epochs.max_events)
+        records = source.poll(most, IDLE_POLL_S)
+        if records and len(records) < most and epochs.linger_ms:
+            records += source.poll(most - len(records), epochs.linger_ms / 1000)
         return records
 
     def _waiting(
@@ -227,6 +252,7 @@ class Runner:
         after: dict[TopicPartition, int],
         now: int,
         effort: int,
+        poisoned: tuple[Poisoned, ...],
     ) -> Manifest:
         assert self.processor is not None
         before = {**self._begun, **self.standing.positions}
@@ -245,4 +271,5 @@ class Runner:
             input_digest=chained_input(self.standing.input_digest, ranges),
             state_digest=applied.state_digest,
             effort=effort,
+            poisoned=poisoned,
         )

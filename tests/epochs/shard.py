@@ -17,11 +17,12 @@ from prometheus_client import CollectorRegistry
 
 from consumers.decoding import JsonDecoder
 from consumers.memory import MemoryLog, MemorySource
+from pipeline.epochs.poison import MemoryNote, Note
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FORMAT, MAGIC, MemorySnapshotStore
 from pipeline.messages import EventVector, Manifest, Output, Record, Source, TopicPartition, Vector, encode
-from pipeline.ports import SnapshotStore
+from pipeline.ports import Decoder, SnapshotStore
 from pipeline.runtime.metrics import LearnerMetrics
 from pipeline.runtime.runner import Health, Parts, Runner
 from pipeline.settings import Settings
@@ -107,6 +108,8 @@ class Shard:
         self.snapshots: SnapshotStore = MemorySnapshotStore()
         self.faults: list[Fault] = []
         self.crash_after: list[int] = []
+        self.decode: Decoder = JsonDecoder({self.settings.topic(kind): kind for kind in KINDS})
+        self.note: Note = MemoryNote()
         self.lives = 0
         self.health = Health()
         self.name = f"{self.settings.namespace}.learner.{self.settings.instance}"
@@ -118,8 +121,7 @@ class Shard:
         return MemorySink(self.log, self.name, self.settings.topic("epochs"), group=self.name, faults=self.faults)
 
     def processor(self, settings: Settings | None = None) -> Processor:
-        decode = JsonDecoder({self.settings.topic(kind): kind for kind in KINDS})
-        return Processor(settings or self.settings, torch.device("cpu"), decode, dead_letter_output)
+        return Processor(settings or self.settings, torch.device("cpu"), self.decode, dead_letter_output)
 
     def runner(
         self,
@@ -150,6 +152,7 @@ class Shard:
                 metrics=LearnerMetrics(CollectorRegistry()),
                 health=self.health,
                 accept_gap=accept_gap,
+                note=self.note,
             )
         )
 

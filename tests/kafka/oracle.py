@@ -24,7 +24,7 @@ from kafka.partitioner.default import murmur2
 
 from consumers.decoding import JsonDecoder
 from pipeline.epochs.processor import Processor
-from pipeline.messages import Output, Record
+from pipeline.messages import Output, Poisoned, Record
 from pipeline.settings import Settings, load_settings
 from producers.dead_letters import dead_letter_output
 
@@ -189,7 +189,10 @@ def check_replay(manifests: Sequence[dict[str, Any]], log: Log, settings: Settin
                 for part in manifest["ranges"]
                 for record in log.between((part["topic"], part["partition"]), part["from"], part["to"])
             ]
-            applied = processor.apply(manifest["epoch"], records, manifest["clock"], manifest["effort"])
+            poisoned = [Poisoned(**poison) for poison in manifest["poisoned"]]
+            applied = processor.apply(
+                manifest["epoch"], records, manifest["clock"], manifest["effort"], poisoned=poisoned
+            )
             made = [output for output in applied.outputs if not output.topic.endswith(".dlq")]
             model.check(manifest, records, made)
             for output in made:

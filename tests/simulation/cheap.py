@@ -9,7 +9,7 @@ effort. So a lost, doubled or misplaced event shows in every list after it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from consumers.decoding import JsonDecoder
 from pipeline.epochs.digest import START, StateDigest
 from pipeline.epochs.intake import Ledger, take_in
 from pipeline.epochs.processor import Applied
-from pipeline.messages import FULL_EFFORT, Counts, Output, Record, Tombstone
+from pipeline.messages import FULL_EFFORT, Counts, Output, Poisoned, Record, Tombstone
 from pipeline.settings import Settings
 from producers.dead_letters import dead_letter_output
 
@@ -42,8 +42,10 @@ def number(name: str) -> int:
 class CheapProcessor:
     """Stands where a `Processor` stands. `users` holds [events, number] of each, `due` when a list is."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, peril: Callable[[Record, str], None]) -> None:
+        """`peril` is told of each event, by its type, in the middle of the step: it may raise."""
         self.settings = settings
+        self._peril = peril
         self.ledger = Ledger(settings)
         self.state_digest = START
         self.total = 0
@@ -51,9 +53,17 @@ class CheapProcessor:
         self.due: dict[int, int] = {}
         self._decode = JsonDecoder({settings.topic(kind): kind for kind in ("events", "items", "users")})
 
-    def apply(self, epoch: int, records: Sequence[Record], clock: int, effort: int = FULL_EFFORT) -> Applied:
+    def apply(
+        self,
+        epoch: int,
+        records: Sequence[Record],
+        clock: int,
+        effort: int = FULL_EFFORT,
+        *,
+        poisoned: Sequence[Poisoned] = (),
+    ) -> Applied:
         """As `Processor.apply`."""
-        intake = take_in(records, self._decode, self.ledger, self.settings.topic("events"))
+        intake = take_in(records, self._decode, self.ledger, self.settings.topic("events"), poisoned)
         outputs: list[Output] = []
         for item in intake.items:
             self.total = folded(self.total, number(item.key if isinstance(item, Tombstone) else item.item_id))
@@ -68,6 +78,7 @@ class CheapProcessor:
         for happened in intake.events:
             event = happened.event
             row = number(event.actor)
+            self._peril(happened.record, event.event_type)
             self._count(row, folded(effort, number(event.item_id or "i0"), happened.time))
             touched.add(row)
             if event.event_type == "later":

@@ -41,12 +41,14 @@ class Model:
     seen: set[tuple[str, str]] = field(default_factory=set)
     erased: dict[str, int] = field(default_factory=dict)
     reached: dict[int, int] = field(default_factory=dict)
+    _poisoned: set[tuple[str, int, int]] = field(default_factory=set)
 
     def follow(self, manifest: dict[str, Any], puts: list[Put]) -> None:
         """One epoch; raises AssertionError where its counts are not those of these records."""
         puts = sorted(puts, key=lambda put: (put.topic, put.partition, put.offset))
+        self._poisoned = {(p["topic"], p["partition"], p["offset"]) for p in manifest["poisoned"]}
         for put in puts:
-            if isinstance(put.meaning, bytes):
+            if self._is_dead(put):
                 self.dead[put.topic, put.partition, put.offset] += 1
             elif put.topic == "items":
                 self.total = folded(self.total, number(put.key or ""))
@@ -61,6 +63,9 @@ class Model:
         assert said == expected, f"epoch {manifest['epoch']}: counts {said}, its records give {expected}"
         self.outcomes.update(counts)
 
+    def _is_dead(self, put: Put) -> bool:
+        return isinstance(put.meaning, bytes) or (f"sim.{put.topic}.v1", put.partition, put.offset) in self._poisoned
+
     def _erase(self, put: Put) -> None:
         user = put.key or ""
         self.erased[user] = max(put.stamp, self.erased.get(user, put.stamp))
@@ -72,7 +77,7 @@ class Model:
         timed = []
         for put in events:
             counts["consumed"] += 1
-            if isinstance(put.meaning, bytes):
+            if self._is_dead(put):
                 counts["dead_lettered"] += 1
             else:
                 timed.append((min(put.meaning["timestamp"], put.stamp + SKEW_MS), put.partition, put.offset, put))

@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 from consumers import aligned, kafka_client
-from pipeline.epochs import digest, intake, recovery, snapshot
+from pipeline.epochs import digest, intake, poison, recovery, snapshot
 from pipeline.ports import CommitUnknown
 from pipeline.runtime import runner
 from producers import kafka as kafka_sink
@@ -163,6 +163,7 @@ MUTANTS = {
     "arrival-order": Mutant(
         "records are taken as they arrived, which no manifest records", intake, "take_in",
         (("sorted(records, key=lambda r: (r.topic, r.partition, r.offset))", "records"),),
+        seed=48,
     ),
     "dedupe-forgotten": Mutant(
         "ids seen are not in the snapshot", intake.Ledger, "load",
@@ -195,11 +196,11 @@ MUTANTS = {
     ),
     "replayed-by-another-clock": Mutant(
         "a replay goes by its own clock", recovery, "_replay",
-        (("records, manifest.clock, manifest.effort)", "records, manifest.clock + 1500, manifest.effort)"),),
+        (("records, manifest.clock, manifest.effort,", "records, manifest.clock + 1500, manifest.effort,"),),
     ),
     "replayed-at-another-effort": Mutant(
         "a replay goes at full effort", recovery, "_replay",
-        (("manifest.clock, manifest.effort)", "manifest.clock)"),),
+        (("manifest.clock, manifest.effort, poisoned", "manifest.clock, poisoned"),),
     ),
     "positions-ahead": Mutant(
         "positions pass records that are held back", aligned.AlignedSource, "positions",
@@ -220,7 +221,33 @@ MUTANTS = {
     "reset-ignored": Mutant(
         "a replay from before a gap is held to be the same as the state after it", recovery, "recover",
         (("not any(m.kind == DIGEST_RESET for m in manifests)", "True"),),
-        seed=245,
+        seed=203,
+    ),
+    "poison-unnamed": Mutant(
+        "the manifest does not say which records were set apart", runner.Runner, "_manifest",
+        (("poisoned=poisoned,", ""),),
+        seed=30,
+    ),
+    "step-on-ruins": Mutant(
+        "a step that failed is tried again on what it left of the state", runner.Runner, "_step",
+        (('raise StepFailed(f"on {len(records)} records: {said(error)}") from error',
+          "return self._step(epoch, records, now, effort, poisoned)"),),
+        seed=30,
+    ),
+    "deaths-uncounted": Mutant(
+        "an attempt that took the process along is not counted", poison.Trials, "__init__",
+        (("if self._trial.underway:", "if False:"),),
+        seed=30,
+    ),
+    "deaths-miscounted": Mutant(
+        "a process that ends in a commit counts as ended by the step", poison.Trials, "survived",
+        (("self._trial.underway = False", "pass"),),
+        seed=185,
+    ),
+    "failures-carried": Mutant(
+        "attempts at one record count against the next", poison.Trials, "begin",
+        (("if (place, record) != (trial.place, trial.record):", "if False:"),),
+        seed=38,
     ),
     "partitions-unnoticed": Mutant(
         "a new partition is not looked for", runner.Runner, "_learn",

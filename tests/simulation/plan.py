@@ -68,6 +68,7 @@ def drawn(seed: int, length: int = 110) -> Plan:
         else:
             what = chance.choices(kinds, weights)[0] if number < calm else chance.choice(("clock", "grow", "twin"))
             actions.append(Action(at, what, _how(what, chance)))
+    _poison(actions, random.Random(f"poison {seed}"))
     return Plan(
         seed=seed,
         max_events=chance.choice((1, 2, 3, 7, 64)),
@@ -79,6 +80,18 @@ def drawn(seed: int, length: int = 110) -> Plan:
         efforts=tuple(chance.choice(("full", "lean", "1", "2")) for _ in range(4)),
         actions=tuple(actions),
     )
+
+
+def _poison(actions: list[Action], chance: random.Random) -> None:
+    """In some plans a few events are such as end the step, or the process with it: for ever, or once or twice."""
+    if chance.random() >= 0.12:
+        return
+    events = [n for n, action in enumerate(actions) if action.what == "input" and isinstance(action.how[2], dict)]
+    events = [n for n in events if actions[n].how[2].get("event_type") == "like"]
+    for n in chance.sample(events, min(len(events), chance.randrange(1, 4))):
+        topic, key, event = actions[n].how
+        bad = event | {"event_type": chance.choice(("poison", "deadly", "moody", "moodier"))}
+        actions[n] = replace(actions[n], how=(topic, key, bad))
 
 
 def _how(what: str, chance: random.Random) -> Any:

@@ -38,6 +38,7 @@ import pipeline.runtime.snapshots
 import producers.kafka
 from consumers.memory_log import Crash, MemoryLog
 from pipeline.epochs.ladder import Ladder
+from pipeline.epochs.poison import DEATHS
 from pipeline.epochs.recovery import Identity, RecoveryRefused
 from pipeline.epochs.snapshot import FileSnapshotStore, LoadedSnapshot
 from pipeline.messages import Manifest, Output, Record, TopicPartition
@@ -50,8 +51,10 @@ FINGERPRINT = "simulated threads-1"
 INPUTS = ("events", "items", "users")
 MOST_EFFECTS = 15_000
 HOMES = ("home", "second")
+MOODS = {"poison": 1 << 30, "moody": 1, "moodier": 2}
+"""How often an event of this type makes the step raise."""
 
-logging.getLogger("pipeline").setLevel(logging.ERROR)
+logging.getLogger("pipeline").setLevel(logging.CRITICAL)
 
 
 class Wrong(AssertionError):
@@ -118,6 +121,29 @@ class _Life:
     producer: Producer | None = None
     claims: int = 0
     overtaken: bool = False
+
+
+class _Note:
+    """A note beside the snapshots: a crash may lose what was written last."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.text = b""
+        self._before = b""
+
+    def read(self) -> bytes:
+        return self.text
+
+    def write(self, text: bytes) -> None:
+        self._world.effect("note")
+        self._before, self.text = self.text, text
+
+    def crash(self, chance: random.Random) -> tuple[str, int, int] | None:
+        """Which record was being tried alone, if one was and that is written down."""
+        if chance.random() < 0.2:
+            self.text = self._before
+        said = json.loads(self.text or b"{}")
+        return tuple(said["record"]) if said.get("underway") and said["record"] else None
 
 
 class _Checked:
@@ -192,6 +218,9 @@ class World:
         self.log.create(self._topic("epochs"), 1)
         self.cluster = Cluster(self.log, self.effect, self._fly)
         self.disks = {home: TornDisk(self.effect, home) for home in HOMES}
+        self.notes = {home: _Note(self) for home in HOMES}
+        self._deaths: Counter[tuple[str, int, int]] = Counter()
+        self._moods: dict[tuple[str, int, int], int] = {}
         self.saved: dict[str, dict[int, list[dict[str, torch.Tensor]]]] = {home: {} for home in HOMES}
         self.puts: dict[TopicPartition, list[Put]] = {}
         self._ladder = Ladder(plan.kept, plan.hourly)
@@ -316,10 +345,25 @@ class World:
         if kind == "commit" and delay >= 0 and life.producer is not None:
             self._send_off(life.producer.flying(), delay)
         self.disks[life.home].crash(random.Random(salt))
+        tried = self.notes[life.home].crash(random.Random(salt))
+        if tried is not None and kind in ("step", "note"):
+            self._deaths[tried] += 1
         life.job = None
         self.report.crashes += 1
         self.report.crash_points[kind] += 1
         raise Crash(kind)
+
+    def _peril(self, record: Record, kind: str) -> None:
+        """What an event does to the step in the middle of which it is met."""
+        key = record.topic, record.partition, record.offset
+        if kind == "deadly":
+            self.report.strikes["deadly"] += 1
+            self._crash("step", -1, self._delays.randrange(1 << 30))
+        if kind in MOODS:
+            left = self._moods[key] = self._moods.get(key, MOODS[kind]) - 1
+            if left >= 0:
+                self.report.strikes[kind] += 1
+                raise ValueError(kind)
 
     def _fly(self, request: Flying) -> None:
         self._send_off(request, self._lost_request)
@@ -375,7 +419,7 @@ class World:
                 settings=settings,
                 make_source=lambda: consumers.aligned.AlignedSource(consumers.kafka.KafkaSource("sim", topics), self),
                 make_sink=make_sink,
-                make_processor=lambda: CheapProcessor(settings),  # type: ignore[arg-type,return-value]
+                make_processor=lambda: CheapProcessor(settings, self._peril),  # type: ignore[arg-type,return-value]
                 snapshots=_Checked(self.disks[life.home], self._ladder, self.saved[life.home]),
                 who=Identity(life.instance, FINGERPRINT),
                 clock=self,
@@ -383,6 +427,7 @@ class World:
                 health=health,
                 accept_gap=self._gaps > 0,
                 beside=beside,
+                note=self.notes[life.home],
             )
         )
 
@@ -498,6 +543,7 @@ class World:
         committed = begun | self.log.committed(self._name)
         for place, at in positions.items():
             assert committed.get(place) == at, f"the group stands at {committed.get(place)} of {place}, not {at}"
+        self._check_poisoned(manifests)
         if self._gaps:
             return
         check_chain(manifests)
@@ -540,6 +586,15 @@ class World:
             assert not unread, f"{place}: offsets {unread} are in no manifest"
         return positions
 
+    def _check_poisoned(self, manifests: list[dict[str, Any]]) -> None:
+        """Nothing is set apart but what always ends the step, or was tried alone again and again when lives ended."""
+        for poison in (poison for manifest in manifests for poison in manifest["poisoned"]):
+            place = TopicPartition(poison["topic"], poison["partition"])
+            (put,) = (put for put in self.puts[place] if put.offset == poison["offset"])
+            kind = put.meaning.get("event_type") if isinstance(put.meaning, dict) else None
+            deaths = self._deaths[place.topic, place.partition, put.offset]
+            assert kind in ("poison", "deadly") or deaths + MOODS.get(kind, 0) >= DEATHS, f"{poison}: innocent"
+
     def _within(self, part: dict[str, Any]) -> list[Put]:
         puts = self.puts.get(TopicPartition(part["topic"], part["partition"]), ())
         return [put for put in puts if part["from"] <= put.offset < part["to"]]
@@ -571,7 +626,7 @@ class World:
 _REQUESTS = ("connect", "init", "metadata", "fetch", "produce", "offsets", "commit")
 _WRITES = ("write", "sync", "rename", "remove", "sync-names", "read")
 _STRIKES = {
-    "crash": (*_REQUESTS, "committed", *_WRITES),
+    "crash": (*_REQUESTS, "committed", *_WRITES, "note"),
     "away": _REQUESTS,
     "lose": ("produce",),
     "bump": ("produce",),
