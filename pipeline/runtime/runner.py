@@ -83,7 +83,7 @@ class Runner:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._writer = SnapshotWriter(
-            parts.snapshots, parts.settings.epochs.snapshot_interval_s, parts.metrics, parts.clock, parts.beside
+            parts.snapshots, parts.settings.epochs, parts.metrics, parts.clock, parts.beside
         )
         self._config_hash = config_hash(parts.settings)
         self._governor = Governor(parts.settings.learning.effort, parts.settings.learning.micro_batch)
@@ -120,8 +120,10 @@ class Runner:
         self._writer.close()
 
     def _learn(self, source: Source, sink: Sink, stop: threading.Event, accept_gap: bool) -> None:
+        began = time.monotonic()
         recovered = self._recover(source, sink, stop, accept_gap)
         self.processor, self.standing = recovered.processor, recovered.standing
+        self._writer.replayed(time.monotonic() - began)
         if recovered.anew or self._trials.suspecting:
             self._writer.write(self.processor, self.standing)
         self._seek(source)
@@ -198,9 +200,11 @@ class Runner:
         if not records and (due is None or due > now):
             return
         epoch = self.standing.epoch + 1
+        stepped = time.monotonic()
         poisoned = self._trials.begin(self.standing.positions, records)
         with metrics.stage.labels("step").time():
             applied = self._step(epoch, records, now, effort, poisoned)
+        stepped = time.monotonic() - stepped
         manifest = self._manifest(epoch, applied, records, after, now, effort, poisoned)
         with metrics.stage.labels("commit").time():
             offset = sink.commit(applied.outputs, manifest, after)
@@ -211,7 +215,7 @@ class Runner:
         metrics.epoch_committed(epoch, applied, self.processor)
         metrics.effort_spent(effort, events, seconds)
         metrics.latencies(records, self._parts.settings.topic("events"), clock.now_ms())
-        self._writer.maybe_write(self.processor, self.standing)
+        self._writer.maybe_write(self.processor, self.standing, stepped)
 
     def _step(
         self, epoch: int, records: list[Record], now: int, effort: int, poisoned: tuple[Poisoned, ...]

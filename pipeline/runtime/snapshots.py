@@ -14,6 +14,7 @@ from pipeline.epochs.history import Standing
 from pipeline.epochs.processor import Processor
 from pipeline.ports import Clock, SnapshotStore
 from pipeline.runtime.metrics import LearnerMetrics
+from pipeline.settings import Epochs
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +38,29 @@ def in_thread(work: Callable[[], None]) -> Task:
     return thread
 
 
+RESTS = 10
+"""Times as long as the last snapshot took, at least, until the amount of work asks for the next."""
+
+
 class SnapshotWriter:
-    """At most one snapshot is being written at a time; a failure is logged and counted, the next one tries again."""
+    """A snapshot now and then: after some time, and sooner where a restart would have much to do again.
+
+    At most one is being written at a time; a failure is logged and counted, the next one tries again.
+    """
 
     def __init__(
         self,
         store: SnapshotStore,
-        interval_s: float,
+        settings: Epochs,
         metrics: LearnerMetrics,
         clock: Clock,
         beside: Callable[[Callable[[], None]], Task],
     ) -> None:
         self._store = store
-        self._interval_s = interval_s
+        self._interval_s = settings.snapshot_interval_s
+        self._replay_s = settings.replay_s or float("inf")
+        self._worked_s = 0.0
+        self._took_s = 0.0
         self._metrics = metrics
         self._clock = clock
         self._last = time.monotonic()
@@ -57,13 +68,23 @@ class SnapshotWriter:
         self._beside = beside
         self._task: Task | None = None
 
-    def maybe_write(self, processor: Processor, standing: Standing) -> None:
-        """Copy the state and begin writing it if the interval has passed and no write is under way."""
-        if time.monotonic() - self._last < self._interval_s or (self._task is not None and self._task.is_alive()):
+    def maybe_write(self, processor: Processor, standing: Standing, worked_s: float) -> None:
+        """Copy the state and begin writing it, if it is time and no write is under way.
+
+        `worked_s` are the seconds that the last epoch's step took: a replay takes them again.
+        """
+        self._worked_s += worked_s
+        since = time.monotonic() - self._last
+        due = since >= self._interval_s or (self._worked_s >= self._replay_s and since >= RESTS * self._took_s)
+        if not due or (self._task is not None and self._task.is_alive()):
             return
-        self._last = time.monotonic()
+        self._last, self._worked_s = time.monotonic(), 0.0
         copied = {name: tensor.detach().clone() for name, tensor in processor.state().items()}
         self._task = self._beside(lambda: self._save(standing, copied))
+
+    def replayed(self, seconds: float) -> None:
+        """So much was done again at the start: without a snapshot the next start does it once more."""
+        self._worked_s += seconds
 
     def write(self, processor: Processor, standing: Standing) -> None:
         """Write a snapshot now, unless this epoch has one, and wait for it."""
@@ -87,7 +108,7 @@ class SnapshotWriter:
             self._metrics.snapshot_errors.inc()
             log.warning("snapshot of epoch %d could not be written: %s", standing.epoch, error)
             return
-        self._written = standing.epoch
+        self._written, self._took_s = standing.epoch, time.monotonic() - began
         self._metrics.snapshot_bytes.set(size)
-        self._metrics.snapshot_seconds.set(time.monotonic() - began)
+        self._metrics.snapshot_seconds.set(self._took_s)
         self._metrics.snapshot_time.set(self._clock.now_ms() / 1000)

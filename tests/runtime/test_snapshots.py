@@ -1,0 +1,86 @@
+"""When snapshots are taken: after some time, and sooner where a restart would have much to do again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from prometheus_client import CollectorRegistry
+
+from pipeline.epochs.history import Standing
+from pipeline.epochs.processor import Processor
+from pipeline.epochs.snapshot import MemorySnapshotStore
+from pipeline.runtime.composition import SystemClock, new_processor
+from pipeline.runtime.metrics import LearnerMetrics
+from pipeline.runtime.snapshots import RESTS, SnapshotWriter, Task
+from pipeline.settings import Epochs, Settings
+
+SLOW_S = 0.05
+
+
+class _SlowStore(MemorySnapshotStore):
+    def save(self, epoch: int, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        time.sleep(SLOW_S)
+        super().save(epoch, header, tensors)
+
+
+class _Done:
+    def is_alive(self) -> bool:
+        return False
+
+    def join(self) -> None:
+        return None
+
+
+def at_once(work: Callable[[], None]) -> Task:
+    work()
+    return _Done()
+
+
+class Bench:
+    """A writer over a store, asked after epochs 1, 2, … that took so long."""
+
+    def __init__(self, store: MemorySnapshotStore, **epochs: float) -> None:
+        self.store = store
+        metrics = LearnerMetrics(CollectorRegistry())
+        self.writer = SnapshotWriter(store, Epochs(**epochs), metrics, SystemClock(), at_once)
+        self.processor: Processor = new_processor(Settings(learning={"width": 8}), torch.device("cpu"))
+        self.epoch = 0
+
+    def work(self, *seconds: float) -> list[int]:
+        for worked in seconds:
+            self.epoch += 1
+            self.writer.maybe_write(self.processor, Standing(self.epoch), worked)
+        return self.store.epochs()
+
+
+def test_work_asks_for_a_snapshot_before_the_time_does() -> None:
+    bench = Bench(MemorySnapshotStore(), snapshot_interval_s=1e9, replay_s=5)
+    assert bench.work(2, 2) == []
+    assert bench.work(2) == [3]
+    time.sleep(0.2)
+    assert bench.work(2, 2, 0.5) == [3]
+    assert bench.work(1) == [3, 7]
+
+
+def test_what_a_start_did_again_counts_as_work() -> None:
+    bench = Bench(MemorySnapshotStore(), snapshot_interval_s=1e9, replay_s=5)
+    bench.writer.replayed(6)
+    assert bench.work(0.1) == [1]
+
+
+def test_large_snapshots_are_taken_less_often() -> None:
+    bench = Bench(_SlowStore(), snapshot_interval_s=1e9, replay_s=5)
+    assert bench.work(6) == [1]
+    assert bench.work(6, 6) == [1]
+    time.sleep(RESTS * SLOW_S * 1.5)
+    assert bench.work(0) == [1, 4]
+
+
+def test_without_it_time_alone_counts() -> None:
+    bench = Bench(MemorySnapshotStore(), snapshot_interval_s=0.1, replay_s=0)
+    assert bench.work(1e6) == []
+    time.sleep(0.1)
+    assert bench.work(0) == [2]
