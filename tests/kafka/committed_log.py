@@ -85,9 +85,7 @@ class CommittedLog:
         finally:
             consumer.close(autocommit=False)
 
-    def _remember(
-        self, starts: dict[Place, int], ends: dict[Place, int], records: dict[Place, list[Record]]
-    ) -> None:
+    def _remember(self, starts: dict[Place, int], ends: dict[Place, int], records: dict[Place, list[Record]]) -> None:
         for place, start in starts.items():
             held = self._starts[place]
             if start < held:
