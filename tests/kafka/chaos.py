@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import signal
 import sys
 import tempfile
 import threading
@@ -44,6 +45,7 @@ def main() -> int:
     names = chosen.only.split(",")
     if unknown := set(names) - CASES.keys():
         parser.error(f"unknown cases: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the processes and mounts of a case end with it
     failed = 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-chaos-")))
