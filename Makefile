@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BROKER ?= auto
 KILLS ?= 100
+TIMES ?= 20
+EPOCHS ?= 50000
 CRASHES ?= 5000000
 MESSAGES ?= 1000000
 export HF_HUB_OFFLINE = 1
@@ -27,7 +29,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/bench.py
 
 chaos: $(VENV)/.dev
-	$(BIN)/python tests/kafka/chaos.py --kills $(KILLS)
+	$(BIN)/python tests/kafka/chaos.py --kills $(KILLS) --times $(TIMES) --epochs $(EPOCHS)
 
 simulate: $(VENV)/.dev
 	$(BIN)/python tests/simulation/simulate.py --mutants

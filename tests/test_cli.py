@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -97,6 +98,8 @@ def test_help_names_the_commands_and_version_says_which() -> None:
         (["run", "--config", "none.yaml"], "none.yaml: No such file or directory"),
         (["run", "--metrics-port", "70000"], "metrics.port: must be at most 65535 (given: 70000, by --port)"),
         (["broker", "--kind", "rabbit"], "--kind: must be auto, kafka or embedded"),
+        (["broker", "--nodes", "2"], "--nodes: must be 1, or 3 to 5, not 2"),
+        (["broker", "--nodes", "3", "--kind", "embedded"], "--nodes: the embedded broker has one only"),
         (["demo", "--broker", "rabbit"], "--broker: must be auto, kafka or embedded"),
         (["publish", "none.jsonl", "--topic", "events"], "none.jsonl: no such file"),
         (["publish", "here.jsonl"], "--topic: needed, since the name of here.jsonl does not say"),
@@ -315,3 +318,25 @@ def test_the_brokers_address_goes_through_a_pipe_at_once() -> None:
         out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in out + err
+
+
+def test_three_nodes_are_told_and_end_with_the_command() -> None:
+    with started("broker", "--port", "0", "--nodes", "3") as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        addresses = re.findall(r"127\.0\.0\.1:\d+", first)
+        assert len(set(addresses)) == 3, first
+        consumer = KafkaConsumer(bootstrap_servers=addresses)
+        assert len(consumer._client.cluster.brokers()) == 3
+        consumer.close()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in out + err
+    assert all(socket_refuses(address) for address in addresses)
+
+
+def socket_refuses(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) != 0

@@ -96,20 +96,29 @@ def broker(
     data: Annotated[Path | None, option(help="Folder to keep the broker's data in.")] = None,
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 9092,
     kind: Annotated[str, typer.Option(help="auto, kafka or embedded.")] = "auto",
+    nodes: Annotated[int, typer.Option(help="1, or 3 to 5 that fail over, at --port and the ports after it.")] = 1,
     debug: DebugOption = False,
 ) -> None:
-    """Run a one-node Kafka on loopback for development, until SIGTERM or Ctrl-C.
+    """Run Kafka on loopback for development, until SIGTERM or Ctrl-C: one node, or three that fail over.
 
-    Example: headrace broker --data ./kafka --port 9092
+    Example: headrace broker --data ./kafka --port 9092 --nodes 3
     """
     with telling(debug):
-        from pipeline.runtime.broker import start_broker
+        from pipeline.runtime.broker import start_broker, start_cluster
 
         if kind not in BROKERS:
             raise UsageError(f"--kind: must be auto, kafka or embedded, not {kind!r}")
+        if nodes not in (1, 3, 4, 5):
+            raise UsageError(f"--nodes: must be 1, or 3 to 5, not {nodes}")
+        if nodes > 1 and kind == "embedded":
+            raise UsageError("--nodes: the embedded broker has one only; must be 1 with --kind embedded")
         stop = Stop()
         announce = lambda text: typer.echo(text, err=True)  # noqa: E731
-        with start_broker(kind, data, port, announce=announce) as running:  # type: ignore[arg-type]
+        with (
+            start_broker(kind, data, port, announce=announce)  # type: ignore[arg-type]
+            if nodes == 1
+            else start_cluster(nodes, data, port, announce=announce)
+        ) as running:
             print(running.description, flush=True)
             while not stop.wait(0.5):
                 if not running.running:

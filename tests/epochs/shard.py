@@ -260,6 +260,9 @@ class WholeLog:
     def start(self, place: tuple[str, int]) -> int:
         return self._log.start(TopicPartition(*place))
 
+    def held(self, place: tuple[str, int]) -> int:
+        return self.start(place)
+
     def partition(self, place: tuple[str, int]) -> list[Record]:
         where = TopicPartition(*place)
         return self._log.read(where, self._log.start(where), 1 << 40)[0]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
+from pathlib import Path
 
 import pytest
+from lives import Start, starts_told
 from msgspec.structs import replace
 from oracle import judge
+from replaying import check_fingerprints
 from shard import Shard, WholeLog, shop, tiny_settings
 
-from pipeline.messages import Counts, Output, TopicPartition
-from producers.memory import MemorySink
+from pipeline.messages import Counts, Manifest, Output, Record, TopicPartition
+from producers.memory import Crash, Fault, MemorySink
 
 
 def finished() -> Shard:
@@ -110,3 +114,88 @@ def test_whatever_is_done_to_a_run_is_told(harm: Callable[[Shard], None], compla
     harm(shard)
     with pytest.raises(AssertionError, match=complaint):
         judge(WholeLog(shard), shard.settings)
+
+
+def printed(manifest: Manifest) -> dict[str, str]:
+    return {"fingerprint": manifest.fingerprint, "config_hash": manifest.config_hash}
+
+
+class KeptLog(WholeLog):
+    """A log as it was, of which only a part is still held."""
+
+    def __init__(self, shard: Shard, before: WholeLog, kinds: Sequence[str]) -> None:
+        super().__init__(shard)
+        places = before.places([shard.settings.topic(kind) for kind in kinds])
+        self._before = {place: (before.start(place), before.partition(place)) for place in places}
+
+    def start(self, place: tuple[str, int]) -> int:
+        return self._before[place][0] if place in self._before else super().start(place)
+
+    def held(self, place: tuple[str, int]) -> int:
+        return super().start(place)
+
+    def partition(self, place: tuple[str, int]) -> list[Record]:
+        _, kept = self._before.get(place, (0, []))
+        held = super().partition(place)
+        return [record for record in kept if record.offset < self.held(place)] + held
+
+
+def with_a_gap(tmp_path: Path, caplog: pytest.LogCaptureFixture, *, unread: bool) -> tuple[Shard, KeptLog, Path]:
+    """A learner crashed, events went that were read (or not) since, and another went on without them."""
+    shard = Shard(tiny_settings(epochs={"max_events": 5}), partitions=1)
+    stream = shop(shard, random.Random(1), items=4)
+    shard.run(islice(stream, 20))
+    shard.faults += [Fault.NONE] * 3 + [Fault.CRASH_AFTER_COMMIT]
+    with pytest.raises(Crash):
+        shard.run(islice(stream, 20))
+    for number in range(6):
+        shard.event(f"late-{number}", "i1", event_id=f"late-{number}")
+    before = KeptLog(shard, WholeLog(shard), ["events"])
+    where = place(shard, "events")
+    shard.log.delete_before(where, shard.log.end(where) - (2 if unread else 6))
+    with caplog.at_level(logging.INFO):
+        shard.run(accept_gap=True)
+    shard.run([lambda: shard.event("u9", "i1", event_id="after")])
+    said = tmp_path / "headrace.log"
+    said.write_text("\n".join(record.getMessage() for record in caplog.records), "utf-8")
+    return shard, before, said
+
+
+@pytest.mark.parametrize("unread", [True, False])
+def test_an_accepted_gap_is_judged_from_where_that_start_went(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, unread: bool
+) -> None:
+    shard, log, said = with_a_gap(tmp_path, caplog, unread=unread)
+    starts = starts_told([said])
+    report, _ = judge(log, shard.settings, starts)
+    assert (report.resets, report.lost) == (1, 4 if unread else 0)
+    assert report.left_out > 0
+    with pytest.raises(AssertionError, match="nobody says from where"):
+        judge(log, shard.settings)
+    whole = {claim: Start(start.claim, start.snapshot) for claim, start in starts.items()}
+    with pytest.raises(AssertionError, match=r"^epoch \d+"):
+        judge(log, shard.settings, whole)
+
+
+def test_what_the_log_still_holds_is_not_stepped_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shard, log, said = with_a_gap(tmp_path, caplog, unread=True)
+    log.held = lambda place: log.start(place)  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match="is stepped over, and the log holds"):
+        judge(log, shard.settings, starts_told([said]))
+
+
+def test_software_changes_at_a_digest_reset_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shard = Shard(tiny_settings(epochs={"max_events": 5}), partitions=1)
+    stream = shop(shard, random.Random(1), items=4)
+    shard.run(islice(stream, 20))
+    with caplog.at_level(logging.INFO):
+        shard.run(islice(stream, 10), fingerprint="newer threads-1")
+    said = tmp_path / "headrace.log"
+    said.write_text("\n".join(record.getMessage() for record in caplog.records), "utf-8")
+    report, _ = judge(WholeLog(shard), shard.settings, starts_told([said]))
+    assert (report.resets, report.left_out) == (1, 0)
+    told = [{"epoch": m.epoch, "kind": m.kind, **printed(m)} for m in shard.manifests()]
+    with pytest.raises(AssertionError, match="changed its software or settings"):
+        check_fingerprints([*told, told[-1] | {"fingerprint": "newest threads-1"}])
+    with pytest.raises(AssertionError, match="changed its software or settings"):
+        check_fingerprints([each for each in told if each["kind"] != "digest-reset"])

@@ -1,10 +1,12 @@
-"""Everything that is committed in some topics, read with kafka-python alone."""
+"""Everything that is committed in some topics, read with kafka-python alone; and what was, before it was deleted."""
 
 from __future__ import annotations
 
+import pickle
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
@@ -12,13 +14,17 @@ from pipeline.messages import Record
 
 Place = tuple[str, int]
 PATIENCE_S = 60.0
+KEPT = "records.kept"
 
 
 class CommittedLog:
     """The records that a read_committed consumer sees, by topic and partition, up to the end as it was at the start."""
 
-    def __init__(self, bootstrap: str, topics: Sequence[str]) -> None:
-        """Reads it all; raises AssertionError where the end is not reached."""
+    def __init__(self, bootstrap: str, topics: Sequence[str], kept: Path | None = None) -> None:
+        """Reads it all; raises AssertionError where the end is not reached.
+
+        What the log has lost since it was kept is taken from the file `kept`, if there is one.
+        """
         self._bootstrap = bootstrap
         consumer = KafkaConsumer(
             bootstrap_servers=bootstrap,
@@ -34,6 +40,9 @@ class CommittedLog:
             self._read(consumer)
         finally:
             consumer.close(autocommit=False)
+        self._held = dict(self._starts)
+        if kept is not None and kept.exists():
+            self._remember(*pickle.loads(kept.read_bytes()))
         self._offsets = {place: [r.offset for r in records] for place, records in self._records.items()}
 
     def places(self, topics: Iterable[str]) -> list[Place]:
@@ -42,8 +51,20 @@ class CommittedLog:
         return sorted(place for place in self._starts if place[0] in wanted)
 
     def start(self, place: Place) -> int:
-        """The first offset that the partition still holds."""
+        """The first offset that is known of the partition."""
         return self._starts[place]
+
+    def held(self, place: Place) -> int:
+        """The first offset that the partition itself still holds."""
+        return self._held[place]
+
+    def end(self, place: Place) -> int:
+        """Where the partition ended when it was read."""
+        return self._ends[place]
+
+    def keep(self, file: Path) -> None:
+        """Write it all down, for the time when the log has lost it."""
+        file.write_bytes(pickle.dumps((self._starts, self._ends, self._records)))
 
     def partition(self, place: Place) -> list[Record]:
         """All records of a partition, in order."""
@@ -63,6 +84,15 @@ class CommittedLog:
             return {place: consumer.committed(TopicPartition(*place)) for place in places}
         finally:
             consumer.close(autocommit=False)
+
+    def _remember(self, starts: dict[Place, int], ends: dict[Place, int], records: dict[Place, list[Record]]) -> None:
+        for place, start in starts.items():
+            held = self._starts[place]
+            if start < held:
+                assert ends[place] >= held, f"{place}: [{ends[place]}, {held}) was deleted before it was kept"
+                lost = [record for record in records[place] if record.offset < held]
+                self._records[place] = lost + self._records[place]
+                self._starts[place] = start
 
     def _bounds(self, consumer: KafkaConsumer, topics: Sequence[str]) -> tuple[dict[Place, int], dict[Place, int]]:
         starts: dict[Place, int] = {}

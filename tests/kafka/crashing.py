@@ -8,14 +8,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
-from oracle import Report
-from service import ROOT, Service, environment, small_settings, write_settings
+from committed_log import KEPT, CommittedLog
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from oracle import Report, topics_of
+from service import HEADRACE, ROOT, Service, environment, small_settings, write_settings
 from traffic import Traffic
 
 from pipeline.settings import Settings, load_settings
@@ -35,10 +36,12 @@ class World:
     settings: Settings
 
     @classmethod
-    def make(cls, bootstrap: str, namespace: str, folder: Path, **changed: dict[str, Any]) -> World:
-        """Topics made, nothing running."""
+    def make(
+        cls, bootstrap: str, namespace: str, folder: Path, *, through: str = "", **changed: dict[str, Any]
+    ) -> World:
+        """Topics made, nothing running. Headrace itself reaches the broker `through` another address, if given."""
         folder.mkdir(parents=True, exist_ok=True)
-        keys = small_settings(bootstrap, namespace, folder / "snapshots", **changed)
+        keys = small_settings(through or bootstrap, namespace, folder / "snapshots", **changed)
         config = write_settings(folder / "headrace.yaml", keys)
         settings = load_settings(config, environment={})
         create_topics(bootstrap, settings)
@@ -52,11 +55,13 @@ class World:
     @property
     def snapshots(self) -> Path:
         """Where the learner keeps its snapshots."""
-        return self.folder / "snapshots" / f"{self.settings.namespace}.{self.settings.instance}"
+        return self.settings.snapshot_folder
 
-    def run(self, *arguments: str) -> Service:
+    def run(
+        self, *arguments: str, program: Sequence[str] = HEADRACE, variables: Mapping[str, str] | None = None
+    ) -> Service:
         """A new life."""
-        return Service(self.config, self.log, *arguments)
+        return Service(self.config, self.log, *arguments, program=program, variables=variables)
 
     def traffic(self, events: int, per_second: float, seed: int) -> Traffic:
         """Items now, events from now on."""
@@ -86,9 +91,24 @@ class World:
         assert code == 0, f"exit {code} after SIGTERM:\n{service.said}"
         return self.judge()
 
+    def end_transaction(self) -> None:
+        """End what a killed learner left open, as its successor would: what the group has committed is then final."""
+        name = f"{self.settings.namespace}.learner.{self.settings.instance}"
+        producer = KafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=name)
+        producer.init_transactions()
+        producer.close()
+
+    def keep(self) -> CommittedLog:
+        """Write down all records for the oracle, who must know them when the log has lost them; gives them."""
+        kept = self.folder / KEPT
+        log = CommittedLog(self.bootstrap, topics_of(self.settings), kept)
+        log.keep(kept)
+        return log
+
     def judge(self) -> Report:
         """The oracle, in a process of its own."""
-        command = [sys.executable, str(Path(__file__).with_name("oracle.py")), self.bootstrap, str(self.config)]
+        oracle = str(Path(__file__).with_name("oracle.py"))
+        command = [sys.executable, oracle, self.bootstrap, str(self.config), str(self.folder)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
         assert done.returncode == 0, f"{done.stderr[-4000:]}\nits namespace and logs: {self.folder}"
         return Report(**json.loads(done.stdout.splitlines()[-1]))

@@ -29,12 +29,7 @@ class OutcomeModel:
 
     def check(self, manifest: dict[str, Any], records: Sequence[Record], made: Sequence[Output]) -> None:
         """Raises AssertionError where counts or lists are not what these records ask for."""
-        poisoned = {(apart["topic"], apart["partition"], apart["offset"]) for apart in manifest["poisoned"]}
-        kept = [record for record in records if (record.topic, record.partition, record.offset) not in poisoned]
-        outcomes, touched = self._follow(kept)
-        apart = sum(record.topic == self._events for record in records) - outcomes["consumed"]
-        if apart:
-            outcomes.update(consumed=apart, dead_lettered=apart)
+        outcomes, touched = self.follow(manifest, records)
         said = {name: count for name, count in manifest["counts"].items() if name != "lists" and count}
         assert said == dict(outcomes), f"epoch {manifest['epoch']}: counts {said}, the records give {dict(outcomes)}"
         lists = [json.loads(o.value) for o in made if o.value is not None and o.topic.endswith("recommendations.v1")]
@@ -48,15 +43,21 @@ class OutcomeModel:
                 missing = [name for name in self._publishing.lists if not keys[name, user]]
                 assert not missing, f"epoch {manifest['epoch']}: {user} was touched and got no list {missing}"
 
-    def _follow(self, records: Sequence[Record]) -> tuple[Counter[str], dict[str, int]]:
+    def follow(self, manifest: dict[str, Any], records: Sequence[Record]) -> tuple[Counter[str], dict[str, int]]:
+        """An epoch on: its events' outcomes, and who was touched when."""
+        poisoned = {(apart["topic"], apart["partition"], apart["offset"]) for apart in manifest["poisoned"]}
         outcomes: Counter[str] = Counter()
         events: list[tuple[int, int, int, Record, Event]] = []
         for record in records:
-            if record.topic == self._users:
+            apart = (record.topic, record.partition, record.offset) in poisoned
+            if record.topic == self._users and not apart:
                 self._take_user(record)
             if record.topic != self._events:
                 continue
             outcomes["consumed"] += 1
+            if apart:
+                outcomes["dead_lettered"] += 1
+                continue
             try:
                 event = self._decode(record)
             except Undecodable:

@@ -1,7 +1,8 @@
 """Judges a run by what the log holds: read with kafka-python, replayed by a clean processor, compared byte for byte.
 
-Shares no code with the runner, recovery or the sink. As a program: oracle.py BOOTSTRAP CONFIG prints the
-report as JSON, or what is wrong (exit 1).
+Shares no code with the runner, recovery or the sink. As a program: oracle.py BOOTSTRAP CONFIG [FOLDER] prints the
+report as JSON, or what is wrong (exit 1); the folder holds the logs of the learner's lives, which are needed
+where digests were reset, and records that were kept before the log lost them.
 """
 
 from __future__ import annotations
@@ -11,22 +12,21 @@ import json
 import struct
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import crc32c
-import torch
-from committed_log import CommittedLog, Place
-from expected_outcomes import OutcomeModel
+from committed_log import KEPT, CommittedLog, Place
 from kafka.partitioner.default import murmur2
+from lives import Start, starts_told
+from replaying import Replay
 
 from consumers.decoding import JsonDecoder
 from pipeline.epochs.processor import Processor
-from pipeline.messages import Output, Poisoned, Record
+from pipeline.messages import Output, Record
 from pipeline.settings import Settings, load_settings
-from producers.dead_letters import dead_letter_output
 
 INPUTS = ("events", "items", "users", "vectors", "event-vectors")
 PUBLISHED = ("recommendations", "similar")
@@ -47,6 +47,8 @@ class Report:
     similar: int = 0
     tombstones: int = 0
     dead_letters: int = 0
+    lost: int = 0
+    left_out: int = 0
     counts: dict[str, int] = field(default_factory=dict)
 
 
@@ -57,7 +59,10 @@ class Log(Protocol):
         """The partitions of these topics, sorted."""
 
     def start(self, place: Place) -> int:
-        """The first offset that is still held."""
+        """The first offset that is known."""
+
+    def held(self, place: Place) -> int:
+        """The first offset that the log itself still holds."""
 
     def partition(self, place: Place) -> list[Record]:
         """All records, in order."""
@@ -76,9 +81,10 @@ def topics_of(settings: Settings) -> list[str]:
     return [*inputs, *outputs, settings.topic("epochs")]
 
 
-def judge(log: Log, settings: Settings) -> tuple[Report, Processor]:
+def judge(log: Log, settings: Settings, starts: Mapping[int, Start] | None = None) -> tuple[Report, Processor]:
     """Check everything that ARCHITECTURE.md promises of a finished run with one learner; raises AssertionError.
 
+    `starts`, by their claims' epochs, are needed where digests were reset.
     Also gives the processor that replayed the run.
     """
     inputs = [settings.topic(kind) for kind in INPUTS]
@@ -87,8 +93,8 @@ def judge(log: Log, settings: Settings) -> tuple[Report, Processor]:
     check_chain(manifests)
     positions = check_ranges(manifests, log, inputs)
     check_group(f"{settings.namespace}.learner.{settings.instance}", log, inputs, positions)
-    check_counts(manifests, log, settings.topic("events"))
-    processor = check_replay(manifests, log, settings, report)
+    report.lost = check_counts(manifests, log, settings.topic("events"))
+    processor = check_replay(manifests, log, settings, report, starts or {})
     kinds = Counter(manifest["kind"] for manifest in manifests)
     report.epochs, report.claims, report.resets = kinds["epoch"], kinds["claim"], kinds["digest-reset"]
     report.records = sum(len(log.partition(place)) for place in log.places(inputs))
@@ -113,13 +119,16 @@ def check_chain(manifests: Sequence[dict[str, Any]]) -> None:
             digest = hashlib.sha256(bytes.fromhex(digest) + ranges.encode()).hexdigest()
             assert watermark is None or manifest["watermark"] >= watermark, f"epoch {number}: the watermark fell"
             watermark = manifest["watermark"]
-        else:
+        elif manifest["kind"] != "digest-reset":
             assert manifest["ranges"] == [], f"epoch {number} is a {manifest['kind']} and reads"
         assert manifest["input_digest"] == digest, f"epoch {number}: its input digest does not follow"
 
 
 def check_ranges(manifests: Sequence[dict[str, Any]], log: Log, inputs: Iterable[str]) -> dict[Place, int]:
-    """Contiguous from the log's start, each record in exactly one, as many and the same bytes; gives where they end."""
+    """Contiguous from the log's start, each record in exactly one, as many and the same bytes; gives where they end.
+
+    A digest reset may step over records that the log no longer holds, and over those alone.
+    """
     positions: dict[Place, int] = {}
     for manifest in manifests:
         where = [(part["topic"], part["partition"]) for part in manifest["ranges"]]
@@ -129,10 +138,14 @@ def check_ranges(manifests: Sequence[dict[str, Any]], log: Log, inputs: Iterable
             said = f"epoch {manifest['epoch']}: {place[0]}-{place[1]} [{part['from']}, {part['to']})"
             assert part["from"] == expected, f"{said} does not begin at {expected}"
             assert part["to"] > part["from"], f"{said} is empty"
+            positions[place] = part["to"]
+            if manifest["kind"] == "digest-reset":
+                assert part["to"] <= log.held(place), f"{said} is stepped over, and the log holds [{log.held(place)}, …"
+                assert part["records"] == part["crc32c"] == 0, f"{said} is stepped over and not empty"
+                continue
             records = log.between(place, part["from"], part["to"])
             assert len(records) == part["records"], f"{said} holds {len(records)} records, not {part['records']}"
             assert checksum(records) == part["crc32c"], f"{said}: another checksum"
-            positions[place] = part["to"]
     for place in log.places(inputs):
         unread = [record.offset for record in log.partition(place) if record.offset >= positions.get(place, 0)]
         assert not unread, f"{place[0]}-{place[1]}: offsets {unread[:5]} … ({len(unread)}) are in no manifest"
@@ -160,9 +173,9 @@ def check_group(group: str, log: Log, inputs: Iterable[str], positions: dict[Pla
         assert found == expected, f"group {group} stands at {found} of {place[0]}-{place[1]}, manifests at {expected}"
 
 
-def check_counts(manifests: Sequence[dict[str, Any]], log: Log, events: str) -> None:
-    """Every consumed event has one outcome, and what was consumed is what the log holds."""
-    consumed = 0
+def check_counts(manifests: Sequence[dict[str, Any]], log: Log, events: str) -> int:
+    """Every event has one outcome or was lost to the log before it was read; gives how many were."""
+    consumed = lost = 0
     for manifest in manifests:
         counts = dict(manifest["counts"])
         lists, total = counts.pop("lists"), counts.pop("consumed")
@@ -171,54 +184,35 @@ def check_counts(manifests: Sequence[dict[str, Any]], log: Log, events: str) -> 
         assert total == named, f"epoch {manifest['epoch']}: consumed {total}, its ranges name {named}"
         assert lists >= 0
         consumed += total
-    held = sum(len(log.partition(place)) for place in log.places([events]))
-    assert consumed == held, f"{consumed} events were consumed, the log holds {held}"
+        if manifest["kind"] == "digest-reset":
+            gaps = [part for part in manifest["ranges"] if part["topic"] == events]
+            lost += sum(len(log.between((events, gap["partition"]), gap["from"], gap["to"])) for gap in gaps)
+    known = sum(len(log.partition(place)) for place in log.places([events]))
+    assert consumed + lost == known, f"{consumed} events were consumed, {lost} lost, the log held {known}"
+    return lost
 
 
-def check_replay(manifests: Sequence[dict[str, Any]], log: Log, settings: Settings, report: Report) -> Processor:
+def check_replay(
+    manifests: Sequence[dict[str, Any]], log: Log, settings: Settings, report: Report, starts: Mapping[int, Start]
+) -> Processor:
     """A clean process that replays the ranges reaches the same digests, and the same bytes lie on the topics."""
     decode = JsonDecoder({settings.topic(kind): kind for kind in INPUTS})
-    processor = Processor(settings, same_device(manifests), decode, dead_letter_output)
-    model = OutcomeModel(settings, decode)
+    replay = Replay(manifests, log, settings, decode, starts)
     published: defaultdict[Place, list[tuple[bytes | None, bytes | None]]] = defaultdict(list)
     dead: Counter[Any] = Counter()
     for manifest in manifests:
-        if manifest["kind"] == "epoch":
-            records = [
-                record
-                for part in manifest["ranges"]
-                for record in log.between((part["topic"], part["partition"]), part["from"], part["to"])
-            ]
-            poisoned = [Poisoned(**poison) for poison in manifest["poisoned"]]
-            applied = processor.apply(
-                manifest["epoch"], records, manifest["clock"], manifest["effort"], poisoned=poisoned
-            )
-            made = [output for output in applied.outputs if not output.topic.endswith(".dlq")]
-            model.check(manifest, records, made)
-            for output in made:
+        for output in replay.follow(manifest):
+            if output.topic.endswith(".dlq"):
+                dead[_letter(output.topic, output.key, output.value, output.headers)] += 1
+            else:
                 published[placed(output, log)].append((output.key, output.value))
-            dead.update(_letter(o.topic, o.key, o.value, o.headers) for o in applied.outputs if o not in made)
-        digest = processor.state_digest
-        assert manifest["state_digest"] == digest, (
-            f"epoch {manifest['epoch']} of {len(manifests)}: replay gives state {digest[:16]}, "
-            f"the manifest says {manifest['state_digest'][:16]}"
-        )
     check_published(published, log, [settings.topic(kind) for kind in PUBLISHED])
     check_dead_letters(dead, log, [f"{settings.topic(kind)}.dlq" for kind in INPUTS])
     lists = [value for place, pairs in published.items() if "recommendations" in place[0] for _, value in pairs]
     report.lists, report.tombstones = sum(v is not None for v in lists), lists.count(None)
     report.similar = sum(len(pairs) for place, pairs in published.items() if "similar" in place[0])
-    report.dead_letters = dead.total()
-    return processor
-
-
-def same_device(manifests: Sequence[dict[str, Any]]) -> torch.device:
-    """Threads as the manifests' fingerprint names them: the bits depend on it."""
-    fingerprints = {(manifest["fingerprint"], manifest["config_hash"]) for manifest in manifests}
-    assert len(fingerprints) == 1, f"the run changed its software or settings: {fingerprints}"
-    torch.set_num_threads(int(manifests[0]["fingerprint"].rpartition("threads-")[2]))
-    torch.use_deterministic_algorithms(True)
-    return torch.device("cpu")
+    report.dead_letters, report.left_out = dead.total(), replay.left_out
+    return replay.branch.processor
 
 
 def placed(output: Output, log: Log) -> Place:
@@ -259,9 +253,11 @@ def _letter(topic: str, key: bytes | None, value: bytes | None, headers: Iterabl
 def main() -> None:
     """Judge one run."""
     settings = load_settings(Path(sys.argv[2]), environment={})
+    folder = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    starts = starts_told(sorted(folder.rglob("*.log"))) if folder else {}
     try:
-        log = CommittedLog(sys.argv[1], topics_of(settings))
-        print(json.dumps(asdict(judge(log, settings)[0])))
+        log = CommittedLog(sys.argv[1], topics_of(settings), folder / KEPT if folder else None)
+        print(json.dumps(asdict(judge(log, settings, starts)[0])))
     except AssertionError as error:
         sys.exit(f"NOT EQUAL: {error}")
 

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[2]
 READY_S = 120.0
+HEADRACE = ("-m", "pipeline.runtime.cli")
 
 
 def small_settings(bootstrap: str, namespace: str, snapshots: Path, **changed: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def write_settings(path: Path, settings: dict[str, Any]) -> Path:
 
 def headrace(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run a command of the command line to its end."""
-    command = [sys.executable, "-m", "pipeline.runtime.cli", *map(str, arguments)]
+    command = [sys.executable, *HEADRACE, *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT, env=environment()
     )
@@ -58,15 +60,22 @@ def environment() -> dict[str, str]:
 class Service:
     """One life of `headrace run`. A context manager that leaves no process behind."""
 
-    def __init__(self, config: Path, log: Path, *arguments: str) -> None:
-        """Starts at once; what it says is appended to `log`."""
+    def __init__(
+        self,
+        config: Path,
+        log: Path,
+        *arguments: str,
+        program: Sequence[str] = HEADRACE,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts at once; what it says is appended to `log`. `variables` are put into its environment."""
         self.log = log
         self._before = log.stat().st_size if log.exists() else 0
-        command = [sys.executable, "-X", "faulthandler", "-m", "pipeline.runtime.cli", "run", "--config", str(config)]
-        command += arguments
+        command = [sys.executable, "-X", "faulthandler", *program, "run", "--config", str(config), *arguments]
+        kept = environment() | dict(variables or {})
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT, env=environment()
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT, env=kept
             )
         self._port = 0
 

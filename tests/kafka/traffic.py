@@ -62,6 +62,7 @@ class Traffic:
             max_block_ms=180_000,
             delivery_timeout_ms=180_000,
             reconnect_backoff_max_ms=500,
+            metadata_max_age_ms=2_000,
         )
         self._futures: list[Any] = []
         for sent in catalogue(settings):

@@ -30,5 +30,13 @@ def test_manifests_are_kept_for_ever_in_one_partition() -> None:
     assert (epochs.partitions, epochs.options["retention.ms"]) == (1, "-1")
 
 
+def test_a_wrong_clock_does_not_make_brokers_refuse_what_headrace_writes() -> None:
+    written = {
+        name for name in PLANS if name.split(".")[1] not in ("events", "items", "users") or name.endswith(".dlq")
+    }
+    times = {name: PLANS[name].options.get("message.timestamp.type") for name in written}
+    assert set(times.values()) == {"LogAppendTime"}, times
+
+
 def test_every_promise_is_about_a_setting_of_the_plan() -> None:
     assert all(plan.promises.keys() <= plan.config.keys() for plan in PLANS.values())

@@ -184,13 +184,17 @@ def start_broker(
     if not 0 <= port <= 65535:
         raise BrokerError(f"port {port} is not between 0 and 65535")
     engine = _engine(kind, os.environ if environment is None else environment, announce)
-    if data is not None:
-        data = data.expanduser().absolute()
-        try:
-            data.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BrokerError(f"cannot keep data in {data}: {error.strerror}") from error
-    return Broker(engine, data, port)
+    return Broker(engine, None if data is None else data_folder(data), port)
+
+
+def data_folder(given: Path) -> Path:
+    """The folder to keep data in, made if need be. Raises BrokerError."""
+    data = given.expanduser().absolute()
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BrokerError(f"cannot keep data in {data}: {error.strerror}") from error
+    return data
 
 
 def _engine(kind: Kind, environment: Mapping[str, str], announce: Announce) -> Engine:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,14 @@ CONTROLLER = {
 
 
 @dataclass(frozen=True)
+class Detour:
+    """A second listener on `port`, whose clients are told to come to the port `advertised`: a proxy's."""
+
+    port: int
+    advertised: int
+
+
+@dataclass(frozen=True)
 class KafkaEngine:
     """How Apache Kafka is run: `java` is the program, `jars` the class path."""
 
@@ -72,6 +80,7 @@ class KafkaEngine:
     java_version: int
     jars: tuple[Path, ...]
     version: str
+    detour: Detour | None = None
 
     @property
     def kind(self) -> str:
@@ -92,24 +101,33 @@ class KafkaEngine:
         """
         (data / "tmp").mkdir(exist_ok=True)
         properties = data / "server.properties"
-        listener = f"PLAINTEXT://{LOOPBACK}:{port}"
         controller = _controller(data)
         properties.write_text(
-            _lines(BROKER | controller | {
-                "listeners": f"{listener},{controller['listeners']}",
-                "advertised.listeners": listener,
-            }), "utf-8")  # fmt: skip
-        meta = data / "kafka" / "meta.properties"
+            lines_of(BROKER | controller | self._listeners(port, controller["listeners"])), "utf-8"
+        )
+        meta = meta_of(data)
         if not meta.exists():
-            self._format(data, properties, remove)
+            self.format(data, properties, new_cluster_id(), remove)
         elif not meta.with_name(".kafka_cleanshutdown").exists():
             self._fence_crashed_broker(data, remove)
-        return self._command(data, "kafka.Kafka", str(properties)), _cluster_id(meta)
+        return self.command(data, "kafka.Kafka", str(properties)), cluster_id_in(meta)
 
-    def _format(self, data: Path, properties: Path, remove: Path | None) -> None:
+    def _listeners(self, port: int, controller: str) -> dict[str, str]:
+        listener = f"PLAINTEXT://{LOOPBACK}:{port}"
+        if self.detour is None:
+            return {"listeners": f"{listener},{controller}", "advertised.listeners": listener}
+        detour = f"DETOUR://{LOOPBACK}"
+        return {
+            "listeners": f"{listener},{detour}:{self.detour.port},{controller}",
+            "advertised.listeners": f"{listener},{detour}:{self.detour.advertised}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT",
+        }
+
+    def format(self, data: Path, properties: Path, cluster_id: str, remove: Path | None) -> None:
+        """Make `data` the folder of a node of this cluster. Raises BrokerError, with the log's last lines."""
         log = data / "broker.log"
-        tool = ["kafka.tools.StorageTool", "format", "-t", _new_cluster_id(), "-c", str(properties)]
-        formatting = Child(self._command(data, *tool), folder=data, log=log, remove=remove)
+        tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
+        formatting = Child(self.command(data, *tool), folder=data, log=log, remove=remove)
         try:
             status = formatting.wait(FORMAT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -129,9 +147,9 @@ class KafkaEngine:
         (seen with Kafka 4.3.1).
         """
         properties, log = data / "controller.properties", data / "broker.log"
-        properties.write_text(_lines(CONTROLLER | _controller(data)), "utf-8")
+        properties.write_text(lines_of(CONTROLLER | _controller(data)), "utf-8")
         since = log.stat().st_size if log.exists() else 0
-        command = self._command(data, "kafka.Kafka", str(properties))
+        command = self.command(data, "kafka.Kafka", str(properties))
         controller = Child(command, folder=data, log=log, remove=remove)
         try:
             _await(controller, log, since, "Kafka Server started", CONTROLLER_START_TIMEOUT_S)
@@ -141,10 +159,12 @@ class KafkaEngine:
         finally:
             controller.stop()
 
-    def _command(self, data: Path, *main: str) -> list[str]:
+    def command(self, data: Path, *main: str, flags: Sequence[str] = ()) -> list[str]:
+        """A JVM that runs `main` for the node in `data`; `flags` come after the usual ones."""
         return [
             self.java,
             *JVM_FLAGS,
+            *flags,
             # Native libraries are unpacked there; a SIGKILLed JVM leaves them behind.
             f"-Djava.io.tmpdir={data / 'tmp'}",
             f"-Dlog4j2.configurationFile={LOG4J}",
@@ -186,7 +206,8 @@ def _controller(data: Path) -> dict[str, str]:
     }
 
 
-def _lines(properties: Mapping[str, str]) -> str:
+def lines_of(properties: Mapping[str, str]) -> str:
+    """A properties file: these, and what they leave of the development broker's."""
     return "".join(f"{key}={value}\n" for key, value in (PROPERTIES | dict(properties)).items())
 
 
@@ -199,13 +220,19 @@ def _await(controller: Child, log: Path, since: int, sign: str, timeout_s: float
         time.sleep(0.05)
 
 
-def _new_cluster_id() -> str:
+def new_cluster_id() -> str:
     """A random UUID as Kafka writes it: 22 characters of URL-safe base64, the first not a dash."""
     text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
-    return text if not text.startswith("-") else _new_cluster_id()
+    return text if not text.startswith("-") else new_cluster_id()
 
 
-def _cluster_id(meta: Path) -> str:
+def meta_of(data: Path) -> Path:
+    """The file that is there once a folder was formatted, and names its cluster."""
+    return data / "kafka" / "meta.properties"
+
+
+def cluster_id_in(meta: Path) -> str:
+    """The id of the cluster that a formatted folder belongs to. Raises BrokerError."""
     match = re.search(r"^cluster\.id=(.+)$", meta.read_text("utf-8"), re.MULTILINE)
     if match is None:
         raise BrokerError(f"{meta} names no cluster.id: this is not the data of a Kafka broker")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -42,6 +42,19 @@ def wait_ready(child: Child, port: int, cluster_id: str, log: Path, since: int, 
     raise BrokerError(f"the broker did not answer within {timeout_s:.0f} s; its log ends:\n{end}")
 
 
+def wait_registered(bootstrap: str, cluster_id: str, count: int, timeout_s: float) -> None:
+    """Return when so many brokers have joined the cluster. Raises BrokerError where they do not."""
+    deadline, found = time.monotonic() + timeout_s, 0
+    port = int(bootstrap.rpartition(":")[2])
+    while found < count:
+        if time.monotonic() > deadline:
+            raise BrokerError(f"only {found} of {count} brokers joined the cluster within {timeout_s:.0f} s")
+        time.sleep(POLL_S)
+        cluster = _described(port)
+        if cluster is not None and cluster["cluster_id"] == cluster_id:
+            found = len(cluster["brokers"])
+
+
 def explain_death(child: Child, log: Path, since: int) -> NoReturn:
     """Raise PortTaken or BrokerError, with the last lines of the log, for a process that has ended."""
     status = child.wait()
@@ -53,6 +66,12 @@ def explain_death(child: Child, log: Path, since: int) -> NoReturn:
 
 def _answering_cluster(port: int) -> str | None:
     """The id of the cluster whose broker answers on `port`, once it has registered; None before."""
+    cluster = _described(port)
+    return str(cluster["cluster_id"]) if cluster is not None and cluster["brokers"] else None
+
+
+def _described(port: int) -> dict[str, Any] | None:
+    """What the broker on `port` says of its cluster; None where none answers."""
     try:
         socket.create_connection((LOOPBACK, port), timeout=0.5).close()
     except OSError:
@@ -62,10 +81,9 @@ def _answering_cluster(port: int) -> str | None:
         admin = KafkaAdminClient(
             bootstrap_servers=f"{LOOPBACK}:{port}", bootstrap_timeout_ms=5000, request_timeout_ms=5000
         )
-        cluster = admin.describe_cluster()
+        return dict(admin.describe_cluster())
     except KafkaError:
         return None
     finally:
         if admin is not None:
             admin.close()
-    return str(cluster["cluster_id"]) if cluster["brokers"] else None
