@@ -84,7 +84,7 @@ class Trial:
         return f"{self.name}: equal; {struck}; {counts}{notes}; {time.monotonic() - self._began:.0f} s"
 
 
-def learns_on(service: Service, timeout_s: float = 60) -> None:
+def learns_on(service: Service, timeout_s: float = 120) -> None:
     """Wait until it has committed another epoch; raises AssertionError where it does not, or has ended."""
     before, deadline = service.metrics().get("headrace_epoch", 0.0), time.monotonic() + timeout_s
     while service.metrics().get("headrace_epoch", 0.0) <= before:

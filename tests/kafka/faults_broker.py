@@ -34,7 +34,7 @@ def broker_crashes(trial: Trial) -> Report:
             trial.pause(0, 4)
             trial.broker.restart()
             trial.strike("broker crashes")
-            learns_on(service, 120)
+            learns_on(service)
         traffic.finish()
         return world.finish(service)
 
@@ -66,7 +66,7 @@ def connections(trial: Trial) -> Report:
             trial.strike("slow spells")
             trial.pause(1, 5)
             proxy.calm()
-            learns_on(service)
+            learns_on(service, 60)
         assert proxy.cut_connections > 2 * trial.times, "hardly anything went through the proxy"
         traffic.finish()
         return world.finish(service)
@@ -82,7 +82,7 @@ def black_holes(trial: Trial) -> Report:
             trial.pause(*((32, 36) if number % 7 == 3 else (1, 10)))
             proxy.calm()
             trial.strike("black holes")
-            learns_on(service, 90)
+            learns_on(service)
         traffic.finish()
         return world.finish(service)
 
@@ -125,7 +125,7 @@ def leaders(trial: Trial) -> Report:
                 trial.pause(0, 9)
                 node.restart()
                 wait_for(lambda: _replicated(admin, world, cluster), 120, "every replica has caught up")
-                learns_on(service, 120)
+                learns_on(service)
             traffic.finish()
             return world.finish(service)
 
