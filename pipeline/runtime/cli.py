@@ -138,16 +138,18 @@ def publish(
         _must_exist(*files)
         plan = [(path, _kind_of(path, topic, settings)) for path in files]
         from consumers.file import read_jsonl
+        from consumers.kafka_connection import connection_options
         from producers.kafka_publisher import publish as publish_lines
         from producers.kafka_topics import create_topics
 
+        bootstrap, options = settings.kafka.bootstrap, connection_options(settings.kafka)
         if settings.kafka.create_topics:
-            create_topics(settings.kafka.bootstrap, settings)
+            create_topics(bootstrap, settings, options)
         refused = 0
         for path, (name, key) in plan:
             lines = (line for _, line in read_jsonl(path))
             with progress(f"publishing {path.name}", "lines") as advance:
-                report = publish_lines(settings.kafka.bootstrap, name, lines, key, rate, lambda n: advance(n, None))
+                report = publish_lines(bootstrap, name, lines, key, rate, lambda n: advance(n, None), options)
             typer.echo(f"{path}: {report.published} lines to {name} in {report.seconds:.1f} s")
             for refusal in report.refusals:
                 typer.echo(f"{path}: line {refusal.line} refused: {refusal.reason}", err=True)

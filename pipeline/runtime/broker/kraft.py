@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.runtime.broker.child import Child
@@ -66,12 +66,16 @@ CONTROLLER = {
 
 @dataclass(frozen=True)
 class KafkaEngine:
-    """How Apache Kafka is run: `java` is the program, `jars` the class path."""
+    """How Apache Kafka is run: `java` is the program, `jars` the class path.
+
+    `properties` are the broker's beside our own; listeners among them come after ours.
+    """
 
     java: str
     java_version: int
     jars: tuple[Path, ...]
     version: str
+    properties: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -94,11 +98,13 @@ class KafkaEngine:
         properties = data / "server.properties"
         listener = f"PLAINTEXT://{LOOPBACK}:{port}"
         controller = _controller(data)
-        properties.write_text(
-            _lines(BROKER | controller | {
-                "listeners": f"{listener},{controller['listeners']}",
-                "advertised.listeners": listener,
-            }), "utf-8")  # fmt: skip
+        ours = BROKER | controller | {
+            "listeners": f"{listener},{controller['listeners']}",
+            "advertised.listeners": listener,
+        }  # fmt: skip
+        further = {key: f"{ours[key]},{value}" if key in ours else value for key, value in self.properties.items()}
+        properties.touch(0o600)  # passwords may be among them
+        properties.write_text(_lines(ours | further), "utf-8")
         meta = data / "kafka" / "meta.properties"
         if not meta.exists():
             self._format(data, properties, remove)
@@ -155,8 +161,10 @@ class KafkaEngine:
         ]
 
 
-def kafka_engine(environment: Mapping[str, str], announce: Announce) -> KafkaEngine:
-    """Java and Kafka's jars, from `KAFKA_HOME` or the user's cache.
+def kafka_engine(
+    environment: Mapping[str, str], announce: Announce, properties: Mapping[str, str] | None = None
+) -> KafkaEngine:
+    """Java and Kafka's jars, from `KAFKA_HOME` or the user's cache; `properties` are the broker's beside our own.
 
     Raises BrokerUnavailable, saying what is missing; BrokerError where KAFKA_HOME is no Kafka.
     """
@@ -166,10 +174,10 @@ def kafka_engine(environment: Mapping[str, str], announce: Announce) -> KafkaEng
         servers = sorted(libs.glob("kafka_2.13-*.jar"))
         if not servers:
             raise BrokerError(f"KAFKA_HOME={home}: {libs} holds no kafka_2.13-*.jar")
-        return KafkaEngine(java, java_version, (libs / "*",), _version(servers[0]))
+        return KafkaEngine(java, java_version, (libs / "*",), _version(servers[0]), properties or {})
     jars = ensure_jars(environment, announce)
     server = next(jar for jar in jars if jar.name.startswith("kafka_2.13-"))
-    return KafkaEngine(java, java_version, tuple(jars), _version(server))
+    return KafkaEngine(java, java_version, tuple(jars), _version(server), properties or {})
 
 
 def _version(server_jar: Path) -> str:
