@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +59,17 @@ def environment() -> dict[str, str]:
 class Service:
     """One life of `headrace run`. A context manager that leaves no process behind."""
 
-    def __init__(self, config: Path, log: Path, *arguments: str) -> None:
-        """Starts at once; what it says is appended to `log`."""
+    def __init__(self, config: Path, log: Path, *arguments: str, variables: Mapping[str, str] | None = None) -> None:
+        """Starts at once; what it says is appended to `log`. `variables` are added to its environment."""
         self.log = log
         self._before = log.stat().st_size if log.exists() else 0
         command = [sys.executable, "-X", "faulthandler", "-m", "pipeline.runtime.cli", "run", "--config", str(config)]
         command += arguments
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT, env=environment()
-            )
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT,
+                env=environment() | dict(variables or {}),
+            )  # fmt: skip
         self._port = 0
 
     @property
@@ -75,15 +77,17 @@ class Service:
         """What this life has written so far."""
         return self.log.read_bytes()[self._before :].decode("utf-8", "replace")
 
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and body of a page; status 0 while nobody listens."""
+    def get(self, path: str, token: str = "") -> tuple[int, str]:
+        """Status and body of a page; status 0 while nobody listens. `token` is borne, if there is one."""
         if not self._port:
             found = re.search(r"metrics on http://[^:]+:(\d+)/metrics", self.said)
             if found is None:
                 return 0, ""
             self._port = int(found[1])
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5) as answer:
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", headers=headers)
+            with urllib.request.urlopen(request, timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
