@@ -8,6 +8,8 @@ TIMES ?= 20
 EPOCHS ?= 50000
 CRASHES ?= 5000000
 MESSAGES ?= 1000000
+# --required: fail where no service that knows of vulnerabilities can be asked
+AUDIT ?=
 export HF_HUB_OFFLINE = 1
 
 .PHONY: demo test lint bench chaos simulate fuzz golden clean
@@ -24,6 +26,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check consumers producers config tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/audit.py $(AUDIT)
 
 bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/bench.py

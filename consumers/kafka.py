@@ -46,7 +46,7 @@ class KafkaSource:
         partition_fetch_bytes: int = PARTITION_FETCH_BYTES,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Connects at once. `options` are further ones of kafka-python, such as security_protocol."""
+        """Connects at once. `options` are further ones of kafka-python, see `kafka_connection`."""
         self._bootstrap = bootstrap
         self._topics = tuple(topics)
         self._options = dict(options or {})
@@ -58,7 +58,7 @@ class KafkaSource:
 
     def partitions(self) -> list[TopicPartition]:
         """The partitions that exist now, sorted; asks the broker each time, so call it now and then."""
-        with reaching(self._bootstrap):
+        with reaching(self._bootstrap, self._options):
             topics = self._metadata().describe_topics(list(self._topics))
         return sorted(
             TopicPartition(topic["name"], partition["partition_index"])
@@ -68,12 +68,12 @@ class KafkaSource:
 
     def cluster_id(self) -> str:
         """The id of the Kafka cluster: positions mean nothing in another."""
-        with reaching(self._bootstrap):
+        with reaching(self._bootstrap, self._options):
             return str(self._metadata().describe_cluster()["cluster_id"])
 
     def starts(self) -> dict[TopicPartition, int]:
         """The first offset that each partition still holds."""
-        with reaching(self._bootstrap):
+        with reaching(self._bootstrap, self._options):
             found = log_starts(self._consumer, [to_kafka(partition) for partition in self.partitions()])
         return {from_kafka(partition): offset for partition, offset in found.items()}
 
@@ -87,7 +87,7 @@ class KafkaSource:
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         """At most `max_records` next records; raises LogGap where a position is outside the log."""
         self._positions = None
-        with reaching(self._bootstrap):
+        with reaching(self._bootstrap, self._options):
             try:
                 polled = self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=max_records)
             except OffsetOutOfRangeError as error:
@@ -98,7 +98,7 @@ class KafkaSource:
         """The next offset of each assigned partition, past markers."""
         if self._positions is None:
             # Only a poll moves them, and asking costs as much as reading some twenty records.
-            with reaching(self._bootstrap):
+            with reaching(self._bootstrap, self._options):
                 self._positions = {from_kafka(tp): self._consumer.position(tp) for tp in self._consumer.assignment()}
         return dict(self._positions)
 
@@ -106,7 +106,7 @@ class KafkaSource:
         """The end of each assigned partition: heard with the last fetch, or asked for before the first."""
         heard = {tp: self._consumer.highwater(tp) for tp in self._consumer.assignment()}
         if unheard := [tp for tp, offset in heard.items() if offset is None]:
-            with reaching(self._bootstrap):
+            with reaching(self._bootstrap, self._options):
                 heard |= log_ends(self._consumer, unheard)
         return {from_kafka(tp): offset for tp, offset in heard.items()}
 

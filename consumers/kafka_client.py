@@ -12,9 +12,21 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaConnectionError, KafkaError, LogTruncationError, OffsetOutOfRangeError
+from kafka.errors import (
+    IllegalSaslStateError,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    LogTruncationError,
+    NodeNotReadyError,
+    OffsetOutOfRangeError,
+    RequestTimedOutError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
 
 from consumers.kafka_headers import tolerate_any_header_name
+from consumers.kafka_probe import why_unreachable
 from pipeline.messages import Record, TopicPartition
 from pipeline.ports import LogGap
 
@@ -22,6 +34,16 @@ REQUEST_TIMEOUT_MS = 30_000
 BOOTSTRAP_TIMEOUT_MS = 5_000
 BOUNDS_ATTEMPTS = 20
 BOUNDS_PAUSE_S = 0.1
+# What kafka-python ends with where no connection can be made: often a timeout, whatever the cause.
+_CONNECTING = (
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+    IllegalSaslStateError,
+)
 
 
 def new_consumer(bootstrap: str, fetch_max_wait_ms: int, extra: Mapping[str, Any] | None = None) -> KafkaConsumer:
@@ -48,15 +70,18 @@ def new_consumer(bootstrap: str, fetch_max_wait_ms: int, extra: Mapping[str, Any
         "metrics_enabled": False,
         **(extra or {}),
     }
-    with reaching(bootstrap):
+    with reaching(bootstrap, options):
         consumer = KafkaConsumer(**options)
     tolerate_any_header_name(consumer)
     return consumer
 
 
 @contextmanager
-def reaching(bootstrap: str) -> Iterator[None]:
-    """Turn what kafka-python raises into a LogGap or a ConnectionError with one line of text."""
+def reaching(bootstrap: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Turn what kafka-python raises into a LogGap or a ConnectionError with one line of text.
+
+    `options` are those of the connection, with which its cause is looked for.
+    """
     try:
         yield
     except OffsetOutOfRangeError as error:
@@ -64,12 +89,14 @@ def reaching(bootstrap: str) -> Iterator[None]:
     except LogTruncationError as error:
         raise LogGap(f"the log was cut below positions already read: {error}") from error
     except KafkaError as error:
-        raise unreachable(bootstrap, error) from error
+        raise unreachable(bootstrap, error, options) from error
 
 
-def unreachable(bootstrap: str, error: KafkaError, what: str = "") -> ConnectionError:
-    """What Kafka said, in one line; `what` names the topic or the like that it is about."""
+def unreachable(bootstrap: str, error: KafkaError, options: Mapping[str, Any], what: str = "") -> ConnectionError:
+    """What Kafka said, or why it says nothing, in one line; `what` names the topic or the like that it is about."""
     kind = type(error).__name__
+    if isinstance(error, _CONNECTING) and (cause := why_unreachable(bootstrap, options)):
+        return ConnectionError(f"Kafka at {cause}")
     said = str(error).removeprefix(f"{kind}: ")
     if said.startswith("Unable to bootstrap"):
         return ConnectionError(f"Kafka at {bootstrap} does not answer; kafka.bootstrap and --bootstrap say where it is")

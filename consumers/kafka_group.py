@@ -51,10 +51,11 @@ class KafkaGroupSource:
     ) -> None:
         """Connects at once and joins the group at the first poll."""
         self._bootstrap = bootstrap
+        self._options = dict(options or {})
         self._owned = _Owned()
         membership = {"group_id": group, "auto_offset_reset": "earliest"}
-        self._consumer = new_consumer(bootstrap, fetch_max_wait_ms, {**(options or {}), **membership})
-        with reaching(bootstrap):
+        self._consumer = new_consumer(bootstrap, fetch_max_wait_ms, {**self._options, **membership})
+        with reaching(bootstrap, self._options):
             self._consumer.subscribe(topics=list(topics), listener=self._owned)
 
     def partitions(self) -> list[TopicPartition]:
@@ -63,14 +64,14 @@ class KafkaGroupSource:
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         """At most `max_records` next records of the partitions owned; [] after `timeout_s` without any."""
-        with reaching(self._bootstrap):
+        with reaching(self._bootstrap, self._options):
             polled = self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=max_records)
         return [to_record(record) for records in polled.values() for record in records]
 
     def positions(self) -> dict[TopicPartition, int]:
         """The next offset of each owned partition, past markers; none of a partition revoked."""
         found = {}
-        with reaching(self._bootstrap):
+        with reaching(self._bootstrap, self._options):
             for partition in self._mine():
                 offset = self._consumer.position(partition, timeout_ms=1000)
                 if offset is not None:
@@ -88,7 +89,7 @@ class KafkaGroupSource:
 
     def rewind(self) -> None:
         """Go back to what is committed, after a transaction that did not commit."""
-        with reaching(self._bootstrap):
+        with reaching(self._bootstrap, self._options):
             for partition in self._mine():
                 committed: OffsetAndMetadata | int | None = self._consumer.committed(partition)
                 if committed is None:

@@ -34,7 +34,8 @@ class KafkaReplay:
     def __init__(self, bootstrap: str, options: Mapping[str, Any] | None = None) -> None:
         """Connects at once; raises ConnectionError."""
         self._bootstrap = bootstrap
-        self._consumer = new_consumer(bootstrap, _POLL_MS, options)
+        self._options = dict(options or {})
+        self._consumer = new_consumer(bootstrap, _POLL_MS, self._options)
         self._ahead: defaultdict[KafkaPartition, deque[Record]] = defaultdict(deque)
         self._next: dict[KafkaPartition, int] = {}
         self._stable_ends: dict[KafkaPartition, int] = {}
@@ -97,7 +98,7 @@ class KafkaReplay:
     def _fetch(self, wanted: Range, partition: KafkaPartition) -> bool:
         """Poll once; whether the position moved."""
         before = self._position(partition)
-        with reaching(self._bootstrap):
+        with reaching(self._bootstrap, self._options):
             try:
                 polled = self._consumer.poll(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
             except OffsetOutOfRangeError:
@@ -107,16 +108,16 @@ class KafkaReplay:
         return self._position(partition) > before
 
     def _position(self, partition: KafkaPartition) -> int:
-        with reaching(self._bootstrap):
+        with reaching(self._bootstrap, self._options):
             return int(self._consumer.position(partition, timeout_ms=_POLL_MS))
 
     def _refresh_ends(self, partitions: set[KafkaPartition]) -> None:
-        with reaching(self._bootstrap):
+        with reaching(self._bootstrap, self._options):
             self._stable_ends.update(log_ends(self._consumer, partitions))
 
     def _gap(self, wanted: Range) -> LogGap:
         partition = KafkaPartition(wanted.topic, wanted.partition)
-        with reaching(self._bootstrap):
+        with reaching(self._bootstrap, self._options):
             start = log_starts(self._consumer, [partition])[partition]
             end = log_ends(self._consumer, [partition])[partition]
         return LogGap(f"{name(partition)}: [{wanted.start}, {wanted.stop}) is wanted, the log holds [{start}, {end})")

@@ -10,20 +10,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from pipeline.settings_kafka import Kafka
 from pipeline.settings_reading import (
     BETWEEN_KEYS,
     ENV_PREFIX,
     Location,
+    Section,
     SettingsError,
     env_value,
     explain,
@@ -31,33 +30,11 @@ from pipeline.settings_reading import (
     without_empty_sections,
     wrong,
 )
+from pipeline.settings_secrets import Secret, given_once, how_given, refuse_written, secret_keys
 
-__all__ = ["ENV_PREFIX", "Settings", "SettingsError", "load_settings"]
+__all__ = ["ENV_PREFIX", "Kafka", "Section", "Settings", "SettingsError", "load_settings"]
 
 MOST_EVENT_TYPES = 48
-
-
-class Section(BaseModel):
-    """A group of keys; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        field = cls.model_fields[info.field_name or ""]
-        if isinstance(value, bool) and field.annotation in (int, float):
-            raise wrong("must be a number")
-        return value
-
-
-def _bootstrap(given: str) -> str:
-    servers = [server.strip() for server in given.split(",")]
-    for server in servers:
-        port = re.fullmatch(r"(?:[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):([0-9]{1,5})", server)
-        if port is None or not 1 <= int(port[1]) <= 65535:
-            raise wrong("must be HOST:PORT, or several with commas")
-    return ",".join(servers)
 
 
 def _device(given: str) -> str:
@@ -85,20 +62,9 @@ def _level(given: Any) -> Any:
 
 
 EffortName = Annotated[Literal["auto", "lean", "full", "0", "1", "2", "3", "4"], BeforeValidator(_level)]
-Bootstrap = Annotated[str, AfterValidator(_bootstrap)]
 Device = Annotated[str, AfterValidator(_device)]
 ListName = Annotated[str, AfterValidator(_list_name)]
 EventTypeName = Annotated[str, AfterValidator(_event_type)]
-
-
-class Kafka(Section):
-    """Connection and topics."""
-
-    bootstrap: Bootstrap = "localhost:9092"
-    create_topics: bool = True
-    partitions: int = Field(default=4, ge=1, le=10_000)
-    replication_factor: int = Field(default=-1, ge=-1)
-    transaction_timeout_s: float = Field(default=30, gt=0, le=900)
 
 
 class Encoding(Section):
@@ -189,7 +155,7 @@ class Filter(Section):
     """Items that have one of these categories, or these attribute values."""
 
     categories: tuple[str, ...] = ()
-    attributes: dict[str, tuple[str | int | float | bool, ...]] = {}
+    attributes: dict[str, tuple[str | int | float | bool, ...]] = Field(default_factory=dict)
 
 
 class Diversity(Section):
@@ -252,6 +218,13 @@ class Metrics(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=9464, ge=0, le=65535)
     peers: bool = True
+    token: Secret = None
+    token_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        given_once(self, "metrics", "token")
+        return self
 
 
 class Settings(Section):
@@ -299,6 +272,7 @@ def load_settings(
     origins: dict[Location, str] = {}
     if path is not None:
         merged = without_empty_sections(Settings, read_yaml(path))
+        refuse_written(Settings, merged, str(path))
         origins |= {(key,): str(path) for key in merged}
     for name, text in sorted((os.environ if environment is None else environment).items()):
         if name.startswith(ENV_PREFIX):
@@ -308,6 +282,8 @@ def load_settings(
     for dotted, value in (flags or {}).items():
         if value is not None:
             keys = dotted.split(".")
+            if tuple(keys) in secret_keys(Settings):
+                raise SettingsError(f"settings: {dotted}: not on a command line; {how_given(tuple(keys))}")
             _put(merged, keys, value, dotted)
             origins[tuple(keys)] = f"--{keys[-1].replace('_', '-')}"
     try:

@@ -11,17 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 ENV_PREFIX = "HEADRACE__"
 OWN = "headrace"
 BETWEEN_KEYS = "headrace_between_keys"
 Location = tuple[str | int, ...]
+_USER_INFO = re.compile(r"[^\s,/'\"]+@")
 
 
 class SettingsError(ValueError):
     """Settings that cannot be used; the text names the key and what it accepts."""
+
+
+class Section(BaseModel):
+    """A group of keys; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation in (int, float):
+            raise wrong("must be a number")
+        return value
 
 
 class _Loader(yaml.SafeLoader):
@@ -56,6 +71,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text("utf-8-sig"), _Loader)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        # Without the line that is wrong, which the error would quote: there may be a secret in it.
+        at = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        said = " ".join(filter(None, (error.context, error.problem)))
+        raise SettingsError(f"{path}{at}: not YAML: {said}") from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if content is None:
@@ -67,7 +87,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def env_value(root: type[BaseModel], keys: Sequence[str], text: str) -> Any:
     """What a variable's text means for the key: itself where the key holds text, else as in YAML."""
-    if annotation_at(root, keys) in (str, Path) or typing.get_origin(annotation_at(root, keys)) is typing.Literal:
+    annotation = annotation_at(root, keys)
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    if any(each in (str, Path, SecretStr) or typing.get_origin(each) is typing.Literal for each in options):
         return text
     try:
         return yaml.load(text, _Loader)
@@ -115,12 +137,17 @@ def explain(root: type[BaseModel], error: ValidationError, origins: Mapping[Loca
         else:
             told = _told(problem, annotation_at(root, location))
             said = told if problem["type"] == BETWEEN_KEYS else f"{_dotted(location)}: {told}"
-            if not isinstance(problem["input"], (dict, BaseModel)):
-                notes.append(f"given: {problem['input']!r}"[:120])
+            if not isinstance(problem["input"], (dict, BaseModel)) and not is_secret(annotation_at(root, location)):
+                notes.append(f"given: {_USER_INFO.sub('***@', repr(problem['input']))}"[:120])
         if origin := _origin(location, origins):
             notes.append(f"by {origin}")
         lines[f"{said} ({', '.join(notes)})" if notes else said] = None
     return "settings: " + "; ".join(lines)
+
+
+def is_secret(annotation: Any) -> bool:
+    """Whether a key of this type holds a secret."""
+    return annotation is SecretStr or SecretStr in typing.get_args(annotation)
 
 
 def wrong(text: str, kind: str = OWN) -> PydanticCustomError:
@@ -159,8 +186,9 @@ def _told(problem: Any, annotation: Any) -> str:
     if kind == "missing":
         return "missing"
     if isinstance(annotation, types.UnionType):
-        names = {bool: "true or false", float: "a number", int: "a number", str: "text"}
-        return f"must be {' or '.join(dict.fromkeys(names[option] for option in typing.get_args(annotation)))}"
+        names = {bool: "true or false", float: "a number", int: "a number"}
+        options = [option for option in typing.get_args(annotation) if option is not types.NoneType]
+        return f"must be {' or '.join(dict.fromkeys(names.get(option, 'text') for option in options))}"
     if annotation is str or (isinstance(annotation, type) and issubclass(annotation, Path)):
         return "must be text; in YAML put it in quotes"
     if annotation is bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from pipeline.messages import DeadLetter, Headers, Output
+from pipeline.showing import shown
 
 RECORD_LIMIT = 1_048_588 - 1024
 """Bytes of key, value and headers that fit a broker's default message.max.bytes, framing included."""
@@ -28,7 +29,7 @@ def dead_letter_output(letter: DeadLetter, limit: int = RECORD_LIMIT) -> Output:
         ("__connect.errors.partition", _text(record.partition)),
         ("__connect.errors.offset", _text(record.offset)),
         ("__connect.errors.exception.class.name", _text(letter.error)),
-        ("__connect.errors.exception.message", _text(letter.reason)[:REASON_LIMIT]),
+        ("__connect.errors.exception.message", _text(shown(letter.reason))[:REASON_LIMIT]),
         ("__connect.errors.stage", _text(letter.stage)),
     ]
     key, value = record.key, record.value

@@ -99,7 +99,7 @@ class KafkaSink:
         except _FENCING as error:
             raise Fenced(f"{self._id}: {error}") from error
         except KafkaError as error:
-            raise unreachable(self._bootstrap, error) from error
+            raise unreachable(self._bootstrap, error, self._options) from error
 
     def manifests(self, start: int = 0) -> Iterator[Manifest]:
         """The committed manifests from offset `start`, oldest first, up to the end as it is when the reading starts.
@@ -115,7 +115,7 @@ class KafkaSink:
             finally:
                 consumer.close(autocommit=False)
         except KafkaError as error:
-            raise unreachable(self._bootstrap, error) from error
+            raise unreachable(self._bootstrap, error, self._options) from error
 
     def commit(self, outputs: Sequence[Output], manifest: Manifest | None, positions: Positions) -> int:
         """One transaction; returns when all of it is committed. Raises Fenced or CommitUnknown, for good."""

@@ -60,7 +60,7 @@ def publish(
             # All is settled, or something failed and there is nothing left to wait for.
             _drop(producer)
     except KafkaError as error:
-        raise unreachable(bootstrap, error, topic) from error
+        raise unreachable(bootstrap, error, options or {}, topic) from error
     if on_progress is not None:
         on_progress(published)
     return PublishReport(published, refused, time.monotonic() - began, tuple(refusals))

@@ -67,7 +67,7 @@ def create_topics(bootstrap: str, settings: Settings, options: Mapping[str, Any]
         finally:
             admin.close()
     except KafkaError as error:
-        raise unreachable(bootstrap, error) from error
+        raise unreachable(bootstrap, error, options or {}) from error
 
 
 def _create(admin: KafkaAdminClient, missing: Mapping[str, TopicPlan], settings: Settings) -> set[str]:

@@ -25,7 +25,8 @@ _POOLING_MODES: dict[str, Pooling] = {
     "cls_token": "cls",
     "lasttoken": "last",
 }
-_WEIGHTS = ("model.safetensors", "model-*.safetensors", "pytorch_model.bin", "pytorch_model-*.bin")
+_WEIGHTS = ("model.safetensors", "model-*.safetensors")
+_PICKLED = ("pytorch_model*.bin",)
 _SHAPING_FILES = (
     "config.json",
     "sentence_bert_config.json",
@@ -67,8 +68,10 @@ def locate(model: str) -> ModelFiles:
     folder = Path(model).expanduser()
     if model and folder.is_dir():
         if not _holds_model(folder):
+            what = "weights as safetensors" if _matching(folder, _PICKLED) else "weights"
+            why = ": pickled ones, which can run code, are not read" if _matching(folder, _PICKLED) else ""
             raise UnusableModel(
-                f"encoding.model {model!r}: {folder} holds no config.json with weights beside it"
+                f"encoding.model {model!r}: {folder} holds no config.json with {what} beside it{why}"
             )
         return _read(folder)
     found = _outermost(_installed_folders(model)) or _hub_folders(model)
@@ -193,7 +196,7 @@ def _transformer_folder(root: Path, modules: list[tuple[str, str]]) -> Path:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The weight files that are loaded, with the index of sharded ones: safetensors before pickles."""
+    """The weight files that are loaded; safetensors alone, since a pickle can run code."""
     for pattern in _WEIGHTS:
         if files := _matching(folder, [pattern]):
             return files

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,6 @@ _LOADING_FAULTS = (
     AttributeError,
     ImportError,
     EOFError,
-    UnpicklingError,
     SafetensorError,
 )
 _VERSION = "transformer-1"
@@ -146,12 +144,13 @@ def _pool(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor, pooling: Pooling) -> 
 
 def _load(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    weights = {"use_safetensors": True, "weights_only": True}
     try:
         with _quiet():
             config = AutoConfig.from_pretrained(files.folder, **local)
             tokenizer = AutoTokenizer.from_pretrained(files.folder, **local)
             model, report = _family(config).from_pretrained(
-                files.folder, dtype=dtype, output_loading_info=True, **local
+                files.folder, dtype=dtype, output_loading_info=True, **weights, **local
             )
             model = model.to(device).eval()
     except _LOADING_FAULTS as error:

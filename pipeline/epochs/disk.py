@@ -61,12 +61,17 @@ class Disk(Protocol):
 
 
 class Folder:
-    """A `Disk` on a file system. Made with mode 0700; owned through flock until `close`."""
+    """A `Disk` on a file system. Made with mode 0700, its files 0600; owned through flock until `close`."""
 
     def __init__(self, path: Path) -> None:
         """Raises FolderInUse if another process has it."""
         self._path = path
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700)
+            path.chmod(0o700)  # a umask takes away more than is meant, never less
+        except FileExistsError:
+            _warn_if_open(path)
         self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,6 +95,7 @@ class Folder:
         """Make or replace a file, readable by its owner alone."""
         handle = os.open(self._path / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o600)  # whatever the umask, and the mode of a file that was there
             file.writelines(parts)
 
     def sync(self, name: str) -> None:
@@ -152,3 +158,10 @@ class FileNote:
             with suppress(OSError):
                 os.close(self._handle)
         self._handle = -1
+
+
+def _warn_if_open(path: Path) -> None:
+    """Who made a folder chose who may look into it; snapshots hold what users did."""
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        log.warning("%s: others on this machine can get at the snapshots (mode %04o); chmod 700 ends that", path, mode)

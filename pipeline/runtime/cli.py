@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -25,6 +26,8 @@ from pipeline.runtime.options import (
 )
 from pipeline.runtime.snapshot_commands import snapshot
 from pipeline.settings import Settings
+from pipeline.settings_secrets import how_given, secret_keys
+from pipeline.showing import shown
 
 if TYPE_CHECKING:
     from pipeline.runtime.backtest import Backtest
@@ -147,19 +150,21 @@ def publish(
         _must_exist(*files)
         plan = [(path, _kind_of(path, topic, settings)) for path in files]
         from consumers.file import read_jsonl
+        from consumers.kafka_connection import connection_options
         from producers.kafka_publisher import publish as publish_lines
         from producers.kafka_topics import create_topics
 
+        bootstrap, options = settings.kafka.bootstrap, connection_options(settings.kafka)
         if settings.kafka.create_topics:
-            create_topics(settings.kafka.bootstrap, settings)
+            create_topics(bootstrap, settings, options)
         refused = 0
         for path, (name, key) in plan:
             lines = (line for _, line in read_jsonl(path))
             with progress(f"publishing {path.name}", "lines") as advance:
-                report = publish_lines(settings.kafka.bootstrap, name, lines, key, rate, lambda n: advance(n, None))
-            typer.echo(f"{path}: {report.published} lines to {name} in {report.seconds:.1f} s")
+                report = publish_lines(bootstrap, name, lines, key, rate, lambda n: advance(n, None), options)
+            typer.echo(shown(f"{path}: {report.published} lines to {name} in {report.seconds:.1f} s"))
             for refusal in report.refusals:
-                typer.echo(f"{path}: line {refusal.line} refused: {refusal.reason}", err=True)
+                typer.echo(shown(f"{path}: line {refusal.line} refused: {refusal.reason}"), err=True)
             refused += report.refused
         if refused:
             raise RuntimeError(f"{refused} lines were refused")
@@ -308,11 +313,23 @@ def _kind_of(path: Path, topic: str | None, settings: Settings) -> tuple[str, st
     return settings.topic(kind), KEYS[kind]
 
 
+def _refuse_secrets(arguments: Iterable[str]) -> None:
+    """Exit 2 where a secret is given as an option: everybody on the machine can read a command line."""
+    options = {f"--{keys[-1].replace('_', '-')}": keys for keys in secret_keys(Settings)}
+    for argument in arguments:
+        name = argument.partition("=")[0].replace("_", "-")
+        if name in options:
+            told = f"{name}: a command line is no place for a secret; {how_given(options[name])}"
+            print(f"headrace: {told}", file=sys.stderr)
+            raise SystemExit(2)
+
+
 def main() -> None:
     """Entry point of the console script."""
     # Torch's workers would otherwise spin while they wait, on processors that the broker wants.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _refuse_secrets(sys.argv[1:])
         app(prog_name="headrace")
     except KeyboardInterrupt:
         raise SystemExit(130) from None

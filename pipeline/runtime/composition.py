@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from consumers.aligned import AlignedSource
 from consumers.decoding import JsonDecoder
 from consumers.kafka import KafkaSource
+from consumers.kafka_connection import Connection, connection_options
 from consumers.kafka_group import KafkaGroupSource
 from pipeline.encoding.build import build_encoder
 from pipeline.epochs.digest import fingerprint
@@ -92,10 +93,18 @@ def new_encoder(settings: Settings) -> Encoder:
 
 
 def prepare_topics(settings: Settings) -> None:
-    """Create missing topics if the settings allow it; say what is wrong with existing ones."""
+    """Create missing topics if the settings allow it; say what is wrong with existing ones.
+
+    Raises ConnectionError where Kafka cannot be reached: a start ends there, where later on it is waited for.
+    """
+    options = connection_options(settings.kafka)
+    if settings.kafka.security_protocol == "sasl_plaintext":
+        log.warning("kafka.security_protocol is sasl_plaintext: all is sent in the clear, with PLAIN the password too")
     if settings.kafka.create_topics:
-        for warning in create_topics(settings.kafka.bootstrap, settings):
+        for warning in create_topics(settings.kafka.bootstrap, settings, options):
             log.warning("%s", warning)
+    else:
+        KafkaSource(settings.kafka.bootstrap, [], options=options).close()
 
 
 def identity(device: torch.device, threads: int) -> Identity:
@@ -110,7 +119,7 @@ def learner_runner(
     """The learner's loop over Kafka and the snapshot folder."""
     device = device_of(settings.learning.device)
     threads = fix_threads(settings, device)
-    clock = SystemClock()
+    clock, connection = SystemClock(), Connection(settings.kafka)
     bootstrap, kafka, epochs = settings.kafka.bootstrap, settings.kafka, settings.epochs
     ladder = Ladder(epochs.snapshots_kept, epochs.snapshots_hourly, epochs.snapshots_daily)
     inputs = [settings.topic(kind) for kind in LEARNER_INPUTS]
@@ -118,13 +127,19 @@ def learner_runner(
 
     def make_sink() -> KafkaSink:
         return KafkaSink(
-            bootstrap, name, settings.topic("epochs"), 0, name, transaction_timeout_s=kafka.transaction_timeout_s
+            bootstrap,
+            name,
+            settings.topic("epochs"),
+            0,
+            name,
+            transaction_timeout_s=kafka.transaction_timeout_s,
+            options=connection.options(),
         )
 
     return Runner(
         Parts(
             settings=settings,
-            make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs), clock),
+            make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs, options=connection.options()), clock),
             make_sink=make_sink,
             make_processor=lambda: new_processor(settings, device),
             snapshots=FileSnapshotStore(settings.snapshot_folder, ladder),
@@ -146,27 +161,29 @@ def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.E
     """
     embedder = Embedder(new_encoder(settings), decoder_of(settings), settings, dead_letter_output)
     metrics.watch(embedder)
-    warm = False
+    connection, warm = Connection(settings.kafka), False
     while not stop.is_set():
         try:
             if not warm:
-                _warm(settings, embedder)
+                _warm(settings, connection, embedder)
                 warm = True
-            _embed(settings, embedder, stop)
+            _embed(settings, connection, embedder, stop)
         except (CommitUnknown, Fenced, ConnectionError) as error:
             log.warning("embedder: %s: %s; starting again", type(error).__name__, error)
             stop.wait(RETRY_S)
 
 
-def _embed(settings: Settings, embedder: Embedder, stop: threading.Event) -> None:
+def _embed(settings: Settings, connection: Connection, embedder: Embedder, stop: threading.Event) -> None:
     bootstrap, group = settings.kafka.bootstrap, f"{settings.namespace}.embedder"
-    source = KafkaGroupSource(bootstrap, [settings.topic(kind) for kind in EMBEDDER_INPUTS], group)
+    options = connection.options()
+    source = KafkaGroupSource(bootstrap, [settings.topic(kind) for kind in EMBEDDER_INPUTS], group, options=options)
     sink = KafkaSink(
         bootstrap,
         f"{group}.{uuid.uuid4().hex[:12]}",
         group=group,
         transaction_timeout_s=settings.kafka.transaction_timeout_s,
         group_metadata=source.group_metadata,
+        options=options,
     )
     try:
         sink.start()
@@ -176,9 +193,9 @@ def _embed(settings: Settings, embedder: Embedder, stop: threading.Event) -> Non
         source.close()
 
 
-def _warm(settings: Settings, embedder: Embedder) -> None:
+def _warm(settings: Settings, connection: Connection, embedder: Embedder) -> None:
     """Read the vectors topic, so that a restart embeds nothing again."""
-    source = KafkaSource(settings.kafka.bootstrap, [settings.topic("vectors")])
+    source = KafkaSource(settings.kafka.bootstrap, [settings.topic("vectors")], options=connection.options())
     try:
         source.seek(source.starts())
         ends = source.high_watermarks()

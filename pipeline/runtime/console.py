@@ -14,9 +14,30 @@ from typing import Any
 import typer
 
 from pipeline.settings_reading import SettingsError
+from pipeline.showing import shown
 
 NOISY = ("kafka", "transformers", "numba", "asyncio")
 SHOWN_REFUSALS = 10
+
+
+class LineFormatter(logging.Formatter):
+    """A record is one line, whatever ids it names; what follows it, such as a traceback, is indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return shown(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback: an error's text in it cannot look like another record."""
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        """The stack."""
+        return _indented(super().formatStack(stack_info))
+
+
+def _indented(lines: str) -> str:
+    return "\n".join(f"  {shown(line)}" for line in lines.split("\n"))
 
 
 class UsageError(ValueError):
@@ -50,8 +71,11 @@ class Stop(threading.Event):
 def telling(debug: bool, quiet: bool = False) -> Iterator[None]:
     """Set logging up, and turn errors into one line and an exit code: 1, 2 for usage and settings, 130 interrupted."""
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     for noisy in NOISY:
+        # Not DEBUG: kafka-python would log its requests then, those with a password among them.
         logging.getLogger(noisy).setLevel(logging.INFO if debug else logging.CRITICAL)
     try:
         yield
@@ -70,7 +94,7 @@ def _fail(error: Exception, code: int, debug: bool) -> None:
     if debug:
         logging.getLogger(__name__).exception("failed")
     told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-    print(f"headrace: {' '.join(told.split()) or type(error).__name__}", file=sys.stderr)
+    print(f"headrace: {shown(' '.join(told.split())) or type(error).__name__}", file=sys.stderr)
     raise SystemExit(code) from None
 
 
@@ -106,7 +130,7 @@ def print_report(found: dict[str, Any], k: int) -> None:
     speed = found["learners"]["headrace"]["events_per_second"]
     typer.echo(f"{found['events']} events" + (f" at {speed:.0f} events/s" if speed else ""))
     for line in found["refused"][:SHOWN_REFUSALS]:
-        typer.echo(f"refused: {line}", err=True)
+        typer.echo(f"refused: {shown(line)}", err=True)
     if found["refused_lines"] > SHOWN_REFUSALS:
         typer.echo(f"refused: {found['refused_lines']} lines in all", err=True)
     if "epochs" in found:

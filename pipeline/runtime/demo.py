@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from consumers.kafka import KafkaSource
 from pipeline.messages import Recommendations, Recommended
 from pipeline.runtime.broker import start_broker
 from pipeline.runtime.scrape import free_port, scrape
-from pipeline.settings import Settings
+from pipeline.settings import ENV_PREFIX, Settings
 from producers.kafka_publisher import publish
 from producers.kafka_topics import create_topics
 
@@ -83,7 +84,11 @@ def _service(settings: Settings, scratch: Path, kind: str) -> Iterator[int]:
     log = scratch / "run.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.runtime.cli", "run", *arguments], stdout=out, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "pipeline.runtime.cli", "run", *arguments],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            # The demo's broker is its own: settings for another are not for it.
+            env={name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)},
         )
         try:
             began = time.monotonic()

@@ -6,13 +6,15 @@ from typing import BinaryIO
 
 from consumers.dump import dumped
 from consumers.kafka import KafkaSource
+from consumers.kafka_connection import connection_options
 from pipeline.runtime.composition import LEARNER_INPUTS
 from pipeline.settings import Settings
 
 
 def dump_log(settings: Settings, out: BinaryIO) -> int:
     """Every committed record of the input topics and of the epochs topic, up to now; returns how many."""
-    source = KafkaSource(settings.kafka.bootstrap, [settings.topic(kind) for kind in (*LEARNER_INPUTS, "epochs")])
+    topics = [settings.topic(kind) for kind in (*LEARNER_INPUTS, "epochs")]
+    source = KafkaSource(settings.kafka.bootstrap, topics, options=connection_options(settings.kafka))
     count = 0
     try:
         source.seek(source.starts())

@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 from pipeline.runtime.composition import learner_runner, prepare_topics, run_embedder, supervised
 from pipeline.runtime.metrics import EmbedderMetrics
 from pipeline.runtime.runner import Health
-from pipeline.runtime.serving import HttpServer, application
+from pipeline.runtime.serving import HttpServer, application, open_to_others
 from pipeline.settings import Settings
+from pipeline.settings_secrets import secret
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,11 @@ def serve(
     registry, health = CollectorRegistry(), Health()
     failures: list[BaseException] = []
     threads: list[threading.Thread] = []
-    server = HttpServer(application(registry, health), settings.metrics.host, settings.metrics.port)
+    token = secret(settings.metrics.token, settings.metrics.token_file, "metrics.token")
+    server = HttpServer(application(registry, health, token), settings.metrics.host, settings.metrics.port)
     try:
+        if token is None and open_to_others(settings.metrics.host):
+            log.warning("metrics.host %s lets other machines read /metrics; see metrics.token", settings.metrics.host)
         log.info("metrics on http://%s:%d/metrics", settings.metrics.host, server.port)
         prepare_topics(settings)
         if stage != "embedder":

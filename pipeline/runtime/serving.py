@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
+import ipaddress
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -29,8 +32,24 @@ class ServingFailed(SettingsError):
     """The metrics address cannot be listened on."""
 
 
-def application(registry: CollectorRegistry, health: Health) -> Starlette:
-    """The ASGI application."""
+def open_to_others(host: str) -> bool:
+    """Whether an address to listen on can be reached from other machines.
+
+    >>> [host for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "metrics.example") if open_to_others(host)]
+    ['0.0.0.0', '::', 'metrics.example']
+    """
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def application(registry: CollectorRegistry, health: Health, token: str | None = None) -> Starlette:
+    """The ASGI application.
+
+    With a `token`, /metrics and / answer to whoever bears it (RFC 6750) and
+    401 to others; /livez and /readyz, which tell nothing, always answer.
+    """
 
     def metrics(request: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -49,8 +68,32 @@ def application(registry: CollectorRegistry, health: Health) -> Starlette:
     def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
 
-    routes = [Route("/", index), Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)]
-    return Starlette(routes=routes)
+    guard = _bearing(token)
+    routes = [Route("/", guard(index)), Route("/metrics", guard(metrics))]
+    return Starlette(routes=[*routes, Route("/livez", livez), Route("/readyz", readyz)])
+
+
+Endpoint = Callable[[Request], Response]
+
+
+def _bearing(token: str | None) -> Callable[[Endpoint], Endpoint]:
+    """Lets requests through that bear the token; all, where there is none."""
+    if token is None:
+        return lambda endpoint: endpoint
+    wanted = token.encode()
+
+    def guard(endpoint: Endpoint) -> Endpoint:
+        def guarded(request: Request) -> Response:
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            # Headers come as Latin-1; compared in a time that does not tell where they differ.
+            known = hmac.compare_digest(given.strip().encode("latin-1"), wanted)
+            if scheme.lower() != "bearer" or not known:
+                return PlainTextResponse("a bearer token is needed\n", 401, {"WWW-Authenticate": "Bearer"})
+            return endpoint(request)
+
+        return guarded
+
+    return guard
 
 
 class HttpServer:

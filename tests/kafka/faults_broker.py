@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import Any
 
 from crashing import World, wait_for
@@ -15,8 +13,7 @@ from kafka import KafkaAdminClient
 from oracle import Report
 from proxy import Proxy
 
-from pipeline.runtime.broker import Broker, Cluster, start_cluster
-from pipeline.runtime.broker.kraft import Detour, kafka_engine
+from pipeline.runtime.broker import Cluster, start_cluster
 from pipeline.runtime.broker.ports import free_port
 
 GROWING = ("events", "items", "users", "event-vectors")
@@ -44,8 +41,12 @@ def behind_a_proxy(trial: Trial) -> Iterator[tuple[World, Proxy]]:
     """A world whose Headrace reaches its broker through a proxy alone; traffic and judgement go past it."""
     inner = free_port()
     with Proxy(inner) as proxy:
-        engine = replace(kafka_engine(os.environ, print), detour=Detour(inner, proxy.port))
-        with Broker(engine, None, 0) as broker:
+        detour = {
+            "listeners": f"DETOUR://127.0.0.1:{inner}",
+            "advertised.listeners": f"DETOUR://{proxy.bootstrap}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT",
+        }
+        with start_broker("kafka", announce=print, properties=detour) as broker:
             yield trial.found(broker.bootstrap, proxy.bootstrap), proxy
 
 

@@ -84,15 +84,17 @@ class Service:
         """What this life has written so far."""
         return self.log.read_bytes()[self._before :].decode("utf-8", "replace")
 
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and body of a page; status 0 while nobody listens."""
+    def get(self, path: str, token: str = "") -> tuple[int, str]:
+        """Status and body of a page; status 0 while nobody listens. `token` is borne, if there is one."""
         if not self._port:
             found = re.search(r"metrics on http://[^:]+:(\d+)/metrics", self.said)
             if found is None:
                 return 0, ""
             self._port = int(found[1])
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5) as answer:
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", headers=headers)
+            with urllib.request.urlopen(request, timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

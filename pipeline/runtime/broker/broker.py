@@ -171,6 +171,7 @@ def start_broker(
     *,
     announce: Announce = _log.info,
     environment: Mapping[str, str] | None = None,
+    properties: Mapping[str, str] | None = None,
 ) -> Broker:
     """A broker that is ready for clients.
 
@@ -178,12 +179,14 @@ def start_broker(
     embedded broker, whose description says why. `data` is a folder to keep
     (made if need be), else a temporary one is used; `port` 0 takes a free one.
     `announce` hears what takes long. `environment` stands in for os.environ
-    (KAFKA_HOME, JAVA_HOME, XDG_CACHE_HOME, PATH). Raises BrokerUnavailable
+    (KAFKA_HOME, JAVA_HOME, XDG_CACHE_HOME, PATH). `properties` are server
+    properties of Kafka beside our own: `listeners` and `advertised.listeners`
+    among them come after the plaintext one that `bootstrap` names. Raises BrokerUnavailable
     where the machine lacks what is needed, BrokerError where the start fails.
     """
     if not 0 <= port <= 65535:
         raise BrokerError(f"port {port} is not between 0 and 65535")
-    engine = _engine(kind, os.environ if environment is None else environment, announce)
+    engine = _engine(kind, os.environ if environment is None else environment, announce, properties or {})
     return Broker(engine, None if data is None else data_folder(data), port)
 
 
@@ -197,12 +200,15 @@ def data_folder(given: Path) -> Path:
     return data
 
 
-def _engine(kind: Kind, environment: Mapping[str, str], announce: Announce) -> Engine:
+def _engine(
+    kind: Kind, environment: Mapping[str, str], announce: Announce, properties: Mapping[str, str]
+) -> Engine:
     if kind == "embedded":
         return embedded_engine()
     try:
-        return kafka_engine(environment, announce)
+        return kafka_engine(environment, announce, properties)
     except BrokerUnavailable as error:
-        if kind == "kafka":
+        # What the properties ask for, a stand-in does not give.
+        if kind == "kafka" or properties:
             raise
         return embedded_engine(reason=str(error))

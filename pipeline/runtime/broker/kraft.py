@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.runtime.broker.child import Child
@@ -65,22 +65,17 @@ CONTROLLER = {
 
 
 @dataclass(frozen=True)
-class Detour:
-    """A second listener on `port`, whose clients are told to come to the port `advertised`: a proxy's."""
-
-    port: int
-    advertised: int
-
-
-@dataclass(frozen=True)
 class KafkaEngine:
-    """How Apache Kafka is run: `java` is the program, `jars` the class path."""
+    """How Apache Kafka is run: `java` is the program, `jars` the class path.
+
+    `properties` are the broker's beside our own; listeners among them come after ours.
+    """
 
     java: str
     java_version: int
     jars: tuple[Path, ...]
     version: str
-    detour: Detour | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -102,26 +97,20 @@ class KafkaEngine:
         (data / "tmp").mkdir(exist_ok=True)
         properties = data / "server.properties"
         controller = _controller(data)
-        properties.write_text(
-            lines_of(BROKER | controller | self._listeners(port, controller["listeners"])), "utf-8"
-        )
+        listener = f"PLAINTEXT://{LOOPBACK}:{port}"
+        ours = BROKER | controller | {
+            "listeners": f"{listener},{controller['listeners']}",
+            "advertised.listeners": listener,
+        }  # fmt: skip
+        further = {key: f"{ours[key]},{value}" if key in ours else value for key, value in self.properties.items()}
+        properties.touch(0o600)  # passwords may be among them
+        properties.write_text(lines_of(ours | further), "utf-8")
         meta = meta_of(data)
         if not meta.exists():
             self.format(data, properties, new_cluster_id(), remove)
         elif not meta.with_name(".kafka_cleanshutdown").exists():
             self._fence_crashed_broker(data, remove)
         return self.command(data, "kafka.Kafka", str(properties)), cluster_id_in(meta)
-
-    def _listeners(self, port: int, controller: str) -> dict[str, str]:
-        listener = f"PLAINTEXT://{LOOPBACK}:{port}"
-        if self.detour is None:
-            return {"listeners": f"{listener},{controller}", "advertised.listeners": listener}
-        detour = f"DETOUR://{LOOPBACK}"
-        return {
-            "listeners": f"{listener},{detour}:{self.detour.port},{controller}",
-            "advertised.listeners": f"{listener},{detour}:{self.detour.advertised}",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT",
-        }
 
     def format(self, data: Path, properties: Path, cluster_id: str, remove: Path | None) -> None:
         """Make `data` the folder of a node of this cluster. Raises BrokerError, with the log's last lines."""
@@ -175,8 +164,10 @@ class KafkaEngine:
         ]
 
 
-def kafka_engine(environment: Mapping[str, str], announce: Announce) -> KafkaEngine:
-    """Java and Kafka's jars, from `KAFKA_HOME` or the user's cache.
+def kafka_engine(
+    environment: Mapping[str, str], announce: Announce, properties: Mapping[str, str] | None = None
+) -> KafkaEngine:
+    """Java and Kafka's jars, from `KAFKA_HOME` or the user's cache; `properties` are the broker's beside our own.
 
     Raises BrokerUnavailable, saying what is missing; BrokerError where KAFKA_HOME is no Kafka.
     """
@@ -186,10 +177,10 @@ def kafka_engine(environment: Mapping[str, str], announce: Announce) -> KafkaEng
         servers = sorted(libs.glob("kafka_2.13-*.jar"))
         if not servers:
             raise BrokerError(f"KAFKA_HOME={home}: {libs} holds no kafka_2.13-*.jar")
-        return KafkaEngine(java, java_version, (libs / "*",), _version(servers[0]))
+        return KafkaEngine(java, java_version, (libs / "*",), _version(servers[0]), properties or {})
     jars = ensure_jars(environment, announce)
     server = next(jar for jar in jars if jar.name.startswith("kafka_2.13-"))
-    return KafkaEngine(java, java_version, tuple(jars), _version(server))
+    return KafkaEngine(java, java_version, tuple(jars), _version(server), properties or {})
 
 
 def _version(server_jar: Path) -> str:
