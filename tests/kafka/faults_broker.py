@@ -13,7 +13,7 @@ from kafka import KafkaAdminClient
 from oracle import Report
 from proxy import Proxy
 
-from pipeline.runtime.broker import Cluster, start_cluster
+from pipeline.runtime.broker import Cluster, start_broker, start_cluster
 from pipeline.runtime.broker.ports import free_port
 
 GROWING = ("events", "items", "users", "event-vectors")
