@@ -20,7 +20,7 @@ from pipeline.epochs.ladder import Ladder
 from pipeline.ports import SnapshotDamaged, SnapshotTooNew
 
 MAGIC = b"HEADRACE"
-FORMAT = 3
+FORMAT = 4
 PARTIAL = ".partial"
 HEADER_BYTES = 1 << 18
 """Of a file, to find its header in."""
