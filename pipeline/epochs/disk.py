@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+PARTIAL = ".partial"
+"""After the name of a file that is not whole yet."""
+
 
 class FolderInUse(RuntimeError):
     """Another process owns the folder."""
@@ -26,6 +29,10 @@ class Disk(Protocol):
 
     def read(self, name: str, most: int = -1) -> bytes:
         """All bytes of a file, or the first few."""
+        ...
+
+    def read_at(self, name: str, start: int, size: int) -> bytes:
+        """At most `size` bytes of a file from `start` on."""
         ...
 
     def write(self, name: str, parts: Iterable[bytes]) -> None:
@@ -78,6 +85,14 @@ class Folder:
         """All bytes of a file, or the first few."""
         with (self._path / name).open("rb") as file:
             return file.read(most)
+
+    def read_at(self, name: str, start: int, size: int) -> bytes:
+        """At most `size` bytes of a file from `start` on."""
+        handle = os.open(self._path / name, os.O_RDONLY)
+        try:
+            return os.pread(handle, size, start)
+        finally:
+            os.close(handle)
 
     def write(self, name: str, parts: Iterable[bytes]) -> None:
         """Make or replace a file, readable by its owner alone."""

@@ -25,7 +25,7 @@ from pipeline.epochs.history import EPOCH, Standing
 from pipeline.epochs.processor import Applied, Processor
 from pipeline.epochs.recovery import Identity, Recovered, overtaken, recover
 from pipeline.messages import Manifest, Record, TopicPartition
-from pipeline.ports import Clock, CommitUnknown, Fenced, Sink, SnapshotStore, Source
+from pipeline.ports import Clock, ColdDamaged, CommitUnknown, Fenced, Sink, SnapshotStore, Source
 from pipeline.runtime.governor import Governor
 from pipeline.runtime.metrics import LearnerMetrics
 from pipeline.runtime.snapshots import SnapshotWriter, Task, in_thread
@@ -99,7 +99,7 @@ class Runner:
                 log.info("stopped while replaying; the log has it all")
             except Fenced:
                 self._unless_overtaken(sink, stop)
-            except (CommitUnknown, ConnectionError) as error:
+            except (CommitUnknown, ConnectionError, ColdDamaged) as error:
                 log.warning("%s: %s; starting again from the log", type(error).__name__, error)
                 self._parts.metrics.epochs.labels("aborted").inc()
                 self._parts.health.ready.clear()

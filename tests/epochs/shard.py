@@ -20,8 +20,9 @@ from consumers.memory import MemoryLog, MemorySource
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FORMAT, MAGIC, MemorySnapshotStore
+from pipeline.learning.paging import MemoryColdStore
 from pipeline.messages import EventVector, Manifest, Output, Record, Source, TopicPartition, Vector, encode
-from pipeline.ports import SnapshotStore
+from pipeline.ports import ColdStore, SnapshotStore
 from pipeline.runtime.metrics import LearnerMetrics
 from pipeline.runtime.runner import Health, Parts, Runner
 from pipeline.settings import Settings
@@ -105,6 +106,7 @@ class Shard:
             self.log.create(f"{self.settings.topic(kind)}.dlq", 1)
         self.log.create(self.settings.topic("epochs"), 1)
         self.snapshots: SnapshotStore = MemorySnapshotStore()
+        self.cold: ColdStore = MemoryColdStore(keeps=True)
         self.faults: list[Fault] = []
         self.crash_after: list[int] = []
         self.lives = 0
@@ -119,7 +121,7 @@ class Shard:
 
     def processor(self, settings: Settings | None = None) -> Processor:
         decode = JsonDecoder({self.settings.topic(kind): kind for kind in KINDS})
-        return Processor(settings or self.settings, torch.device("cpu"), decode, dead_letter_output)
+        return Processor(settings or self.settings, torch.device("cpu"), decode, dead_letter_output, cold=self.cold)
 
     def runner(
         self,
