@@ -35,7 +35,7 @@ class Disk(Protocol):
         """At most `size` bytes of a file from `start` on."""
         ...
 
-    def write(self, name: str, parts: Iterable[bytes]) -> None:
+    def write(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
         """Make or replace a file; its bytes may still be in memory."""
         ...
 
@@ -94,7 +94,7 @@ class Folder:
         finally:
             os.close(handle)
 
-    def write(self, name: str, parts: Iterable[bytes]) -> None:
+    def write(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
         """Make or replace a file, readable by its owner alone."""
         handle = os.open(self._path / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "wb") as file:

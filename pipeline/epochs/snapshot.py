@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from pipeline.epochs.cold_files import is_damaged, unneeded
 from pipeline.epochs.disk import PARTIAL, Disk, Folder
 from pipeline.epochs.ladder import Ladder
+from pipeline.epochs.tensors import ALIGNED, packed, unpacked
 from pipeline.ports import SnapshotDamaged, SnapshotTooNew
 
 MAGIC = b"HEADRACE"
@@ -65,7 +65,8 @@ class FileSnapshotStore:
     def save(self, epoch: int, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         """Write a snapshot, let go what the ladder does; raises OSError where it cannot, and then nothing changed."""
         text = json.dumps(header, sort_keys=True).encode()
-        parts = [_HEAD.pack(MAGIC, FORMAT, epoch, len(text)), text, safetensors.torch.save(_unshared(tensors))]
+        text += b" " * (-(_HEAD.size + len(text)) % ALIGNED)
+        parts = [_HEAD.pack(MAGIC, FORMAT, epoch, len(text)), text, *packed(tensors)]
         digest = hashlib.sha256()
         for part in parts:
             digest.update(part)
@@ -179,7 +180,7 @@ def whole(snapshot: LoadedSnapshot, path: str, read: Callable[[str], bytes]) -> 
 
 def verified(raw: bytes, epoch: int, path: str) -> LoadedSnapshot:
     """The snapshot of an epoch in a file's bytes; raises SnapshotDamaged, SnapshotTooNew, naming `path`."""
-    if len(raw) < _HEAD.size + _SUM or hashlib.sha256(raw[:-_SUM]).digest() != raw[-_SUM:]:
+    if len(raw) < _HEAD.size + _SUM or hashlib.sha256(memoryview(raw)[:-_SUM]).digest() != raw[-_SUM:]:
         raise SnapshotDamaged(f"{path}: its checksum does not match: it was cut or changed")
     magic, version, of_epoch, length = _HEAD.unpack_from(raw)
     if magic == MAGIC and version > FORMAT:
@@ -188,20 +189,8 @@ def verified(raw: bytes, epoch: int, path: str) -> LoadedSnapshot:
         raise SnapshotDamaged(f"{path}: format {version}, this version reads format {FORMAT}")
     if of_epoch != epoch:
         raise SnapshotDamaged(f"{path}: holds epoch {of_epoch}")
-    body = raw[_HEAD.size + length : -_SUM]
-    return LoadedSnapshot(json.loads(raw[_HEAD.size : _HEAD.size + length]), safetensors.torch.load(body))
-
-
-def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors, each in memory of its own: safetensors refuses any two that share some."""
-    own: dict[str, torch.Tensor] = {}
-    storages = set()
-    for name, tensor in tensors.items():
-        whole = tensor.contiguous()
-        storage = whole.untyped_storage().data_ptr()
-        own[name] = whole.clone() if storage in storages else whole
-        storages.add(storage)
-    return own
+    body = memoryview(raw)[_HEAD.size + length : -_SUM]
+    return LoadedSnapshot(json.loads(raw[_HEAD.size : _HEAD.size + length]), unpacked(body))
 
 
 class MemorySnapshotStore:
