@@ -22,6 +22,8 @@ _POLL_MS = 500
 # resumed may neither give it out nor fetch the partition again. max_partition_fetch_bytes bounds a poll.
 _POLL_RECORDS = sys.maxsize
 _QUIET_S = 10.0
+# What was fetched ahead of each partition is kept for the next range: that much of each, as it was compressed.
+_AHEAD_BYTES = 1 << 20
 
 
 class KafkaReplay:
@@ -34,7 +36,7 @@ class KafkaReplay:
     def __init__(self, bootstrap: str, options: Mapping[str, Any] | None = None) -> None:
         """Connects at once; raises ConnectionError."""
         self._bootstrap = bootstrap
-        self._options = dict(options or {})
+        self._options = {"max_partition_fetch_bytes": _AHEAD_BYTES} | dict(options or {})
         self._consumer = new_consumer(bootstrap, _POLL_MS, self._options)
         self._ahead: defaultdict[KafkaPartition, deque[Record]] = defaultdict(deque)
         self._next: dict[KafkaPartition, int] = {}

@@ -173,6 +173,26 @@ class SnapshotStore(Protocol):
         ...
 
 
+class ColdStore(Protocol):
+    """Where what is paged out of the learner's state lies: blocks that never change, beside the snapshots."""
+
+    def write(self, name: str, block: bytes) -> None:
+        """Keep a block; durable once a snapshot that names it is. Raises OSError."""
+        ...
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        """At most `size` bytes of a block from `start` on; raises ColdDamaged where they cannot be had."""
+        ...
+
+    def released(self, name: str) -> None:
+        """The state needs the block no more; a snapshot may."""
+        ...
+
+
+class ColdDamaged(RuntimeError):
+    """What was paged out is not there as it was written: this state is lost, the log and the snapshots have it."""
+
+
 class SnapshotTooNew(RuntimeError):
     """A snapshot in a format that this version does not know yet."""
 

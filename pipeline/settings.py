@@ -119,6 +119,7 @@ class Learning(Section):
     threads: int = Field(default=0, ge=0, le=256)
     micro_batch: int = Field(default=64, ge=1, le=4096)
     history: int = Field(default=100, ge=8, le=1024)
+    users_in_memory: int = Field(default=0, ge=0)
     width: int = Field(default=64, ge=8, le=512)
     sequence: int = Field(default=64, ge=4, le=512)
     neighbours: int = Field(default=256, ge=8, le=4096)

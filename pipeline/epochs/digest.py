@@ -75,14 +75,13 @@ class StateDigest:
 
 
 def config_hash(settings: Settings) -> str:
-    """16 hex digits over every setting that changes what is learned or published; where it runs and effort do not.
+    """16 hex digits over every setting that changes what is learned or published; where it runs or lies does not.
 
     Each manifest says its epoch's effort for itself.
     """
     relevant = settings.model_dump(mode="json", include={"seed", "learning", "publishing"})
-    relevant["learning"].pop("device")
-    relevant["learning"].pop("threads")
-    relevant["learning"].pop("effort")
+    for key in ("device", "threads", "effort", "users_in_memory"):
+        relevant["learning"].pop(key)
     relevant["encoder"] = settings.encoding.model
     return hashlib.sha256(msgspec.json.encode(relevant, order="sorted")).hexdigest()[:16]
 

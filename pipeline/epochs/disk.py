@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 BROKEN = -2
 """In place of a file's handle: the last write failed."""
+PARTIAL = ".partial"
+"""After the name of a file that is not whole yet."""
 
 
 class FolderInUse(RuntimeError):
@@ -35,7 +37,11 @@ class Disk(Protocol):
         """All bytes of a file, or the first few."""
         ...
 
-    def write(self, name: str, parts: Iterable[bytes]) -> None:
+    def read_at(self, name: str, start: int, size: int) -> bytes:
+        """At most `size` bytes of a file from `start` on."""
+        ...
+
+    def write(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
         """Make or replace a file; its bytes may still be in memory."""
         ...
 
@@ -91,7 +97,15 @@ class Folder:
         with (self._path / name).open("rb") as file:
             return file.read(most)
 
-    def write(self, name: str, parts: Iterable[bytes]) -> None:
+    def read_at(self, name: str, start: int, size: int) -> bytes:
+        """At most `size` bytes of a file from `start` on."""
+        handle = os.open(self._path / name, os.O_RDONLY)
+        try:
+            return os.pread(handle, size, start)
+        finally:
+            os.close(handle)
+
+    def write(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
         """Make or replace a file, readable by its owner alone."""
         handle = os.open(self._path / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "wb") as file:

@@ -82,12 +82,16 @@ def read_verified(source: Source, ranges: Sequence[Range]) -> list[Record]:
     return records
 
 
-def verify_inputs(manifests: Sequence[Manifest], before: str = START) -> None:
-    """Raises LogGap where the chained input digests of manifests do not follow from their ranges."""
+def verified_input(manifest: Manifest, before: str) -> str:
+    """A manifest's chained input digest; raises LogGap where it does not follow from the one before and its ranges."""
+    digest = chained_input(before, manifest.ranges) if manifest.kind == EPOCH else before
+    if manifest.input_digest != digest:
+        raise LogGap(f"manifest of epoch {manifest.epoch}: its input digest does not follow from its ranges")
+    return digest
+
+
+def verify_inputs(manifests: Iterable[Manifest], before: str = START) -> None:
+    """`verified_input` of one manifest after the other."""
     digest = before
     for manifest in manifests:
-        if manifest.kind == EPOCH:
-            digest = chained_input(digest, manifest.ranges)
-        if manifest.input_digest != digest:
-            raise LogGap(f"manifest of epoch {manifest.epoch}: its input digest does not follow from its ranges")
-
+        digest = verified_input(manifest, digest)

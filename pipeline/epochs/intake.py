@@ -6,9 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.epochs.seen import Seen
+from pipeline.learning.tables import KeyMap
 from pipeline.messages import (
     DeadLetter,
     Event,
@@ -71,9 +74,13 @@ class Ledger:
         self._key = settings.namespace.encode()[:64]
         self.watermark = NO_WATERMARK
         self._reached: dict[int, int] = {}
-        self._pruned_at = NO_WATERMARK
-        self._seen: dict[int, int] = {}
-        self._erased: dict[int, int] = {}
+        self._seen = Seen(self._window)
+        self._erased = KeyMap()
+
+    @property
+    def remembered(self) -> Seen:
+        """The ids of events within the window."""
+        return self._seen
 
     def hash(self, *parts: str) -> int:
         """64-bit keyed hash of ids."""
@@ -83,19 +90,15 @@ class Ledger:
     def erase(self, user_id: str, cutoff: int) -> None:
         """Events of this user appended at or before `cutoff` are to be ignored."""
         user = self.hash(user_id)
-        self._erased[user] = max(cutoff, self._erased.get(user, cutoff))
+        self._erased.put(user, max(cutoff, self._erased.get(user, cutoff)))
 
     def is_erased(self, user_id: str, appended: int) -> bool:
         """Whether something of this user, appended then, falls under an erasure."""
-        return bool(self._erased) and appended <= self._erased.get(self.hash(user_id), NO_WATERMARK)
+        return len(self._erased) > 0 and appended <= self._erased.get(self.hash(user_id), NO_WATERMARK)
 
     def is_duplicate(self, kind: str, actor: str, event_id: str, time: int) -> bool:
         """Whether this id was taken before, within the window; if not, it is now."""
-        key = self.hash(kind, actor, event_id)
-        if key in self._seen:
-            return True
-        self._seen[key] = time
-        return False
+        return not self._seen.add(self.hash(kind, actor, event_id), time)
 
     def is_late(self, partition: int, time: int) -> bool:
         """Whether a time is further behind the greatest of its partition than allowed.
@@ -106,31 +109,28 @@ class Ledger:
         return time < self._reached.get(partition, NO_WATERMARK) - self._lateness
 
     def advance(self, happened: Sequence[Timed]) -> None:
-        """Move the watermarks; ids older than the window are let go now and then."""
+        """Move the watermarks; ids older than the window are let go."""
         for one in happened:
             partition = one.record.partition
             self._reached[partition] = max(self._reached.get(partition, NO_WATERMARK), one.time)
             self.watermark = max(self.watermark, one.time)
         slowest = max(min(self._reached.values(), default=NO_WATERMARK), self.watermark - SLOWEST * self._window)
-        if slowest - self._window // 8 > self._pruned_at:
-            self._seen = {key: time for key, time in self._seen.items() if time >= slowest - self._window}
-            self._pruned_at = slowest
+        self._seen.forget_before(slowest - self._window)
 
     def state(self) -> dict[str, Tensor]:
         """Everything, as tensors."""
         return {
-            "ledger.marks": torch.tensor([self.watermark, self._pruned_at]),
+            "ledger.watermark": torch.tensor([self.watermark]),
             "ledger.reached": torch.tensor([*self._reached.keys(), *self._reached.values()], dtype=torch.int64),
-            "ledger.seen": torch.tensor([*self._seen.keys(), *self._seen.values()], dtype=torch.int64),
-            "ledger.erased": torch.tensor([*self._erased.keys(), *self._erased.values()], dtype=torch.int64),
-        }
+            "ledger.erased": torch.from_numpy(np.stack([self._erased.slots, self._erased.values])),
+        } | {f"ledger.seen.{name}": tensor for name, tensor in self._seen.state().items()}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        self.watermark, self._pruned_at = tensors["ledger.marks"].tolist()
+        self.watermark = int(tensors["ledger.watermark"])
         self._reached = _pairs(tensors["ledger.reached"])
-        self._seen = _pairs(tensors["ledger.seen"])
-        self._erased = _pairs(tensors["ledger.erased"])
+        self._seen.load({name: tensors[f"ledger.seen.{name}"] for name in Seen.STATE})
+        self._erased = KeyMap(*tensors["ledger.erased"].numpy().copy())
 
 
 def take_in(

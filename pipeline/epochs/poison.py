@@ -139,7 +139,7 @@ class Trials:
         self._conclude()
 
     def survived(self) -> None:
-        """The step is done."""
+        """The step is done, or failed for what no record is to blame."""
         self._trial.underway = False
         self._write()
 

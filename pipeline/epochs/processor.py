@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from time import process_time
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from pipeline.messages import (
     Tombstone,
     Vector,
 )
-from pipeline.ports import Decoder
+from pipeline.ports import ColdStore, Decoder
 from pipeline.settings import Settings
 from pipeline.step import micro_batches, step, untimed
 
@@ -67,13 +68,15 @@ class Processor:
         k: int = 10,
         halves: bool = False,
         tournament: Tournament | None = None,
+        cold: ColdStore | None = None,
     ) -> None:
         """`peers` are scored beside the learner (default: those the settings ask for), `halves` as in `Prequential`.
 
         The rivals of a `tournament` are asked and taught what the learner is; they are no part of the state.
+        Idle users are paged out to `cold`, without one to memory, if the settings say so.
         """
         self.settings = settings
-        self.learner = Learner(settings, device)
+        self.learner = Learner(settings, device, cold)
         self.ledger = Ledger(settings)
         self.joiner = Joiner(self.ledger)
         self.audience = Audience(self.learner.users, settings.publishing)
@@ -121,14 +124,20 @@ class Processor:
             self._touch(touched, clock)
             newest = max((t.time for t in intake.events), default=None)
             publication.publish(live=self.audience.is_live(newest, clock, idle=not records))
+        self.learner.users.paging.settle()
         return self._applied(intake, publication, losses)
 
     def pending(self) -> int | None:
         """When, by the clock (ms), a list is due though nothing happens; None if none is."""
         return self.audience.next_due()
 
+    def paged_out(self) -> dict[str, Any]:
+        """What of the state lies in the cold store, for a snapshot's header."""
+        paging = self.learner.users.paging
+        return {"segments": paging.names, "next_segment": paging.next_number}
+
     def state(self) -> dict[str, Tensor]:
-        """The whole state, as named tensors."""
+        """The whole state but for what `paged_out` names, as named tensors."""
         parts = (self.learner, self.ledger, self.joiner, self.audience, self.segments, self.prequential)
         tensors: dict[str, Tensor] = {}
         for part in parts:

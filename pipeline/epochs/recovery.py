@@ -6,11 +6,12 @@ A crash, an unknown commit result and an ordinary start all come through here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from pipeline.epochs.digest import config_hash
-from pipeline.epochs.history import EPOCH, Standing, read_verified, standing_after, verify_inputs
+from pipeline.epochs.history import EPOCH, Standing, read_verified, verified_input
 from pipeline.epochs.processor import Processor
 from pipeline.messages import Begin, Counts, Manifest, Range, Record, TopicPartition
 from pipeline.ports import Clock, LogGap, Sink, SnapshotDamaged, SnapshotStore, SnapshotTooNew, Source
@@ -47,6 +48,15 @@ class Recovered:
     standing: Standing
     replayed: int
     anew: bool
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """Where the manifests after a snapshot lead, and whether replaying them must give their digests."""
+
+    standing: Standing
+    watermark: int
+    exact: bool
 
 
 def marker(
@@ -96,34 +106,52 @@ def recover(
     Raises Fenced (another instance is newer), RecoveryRefused, or what source and sink raise.
     """
     sink.start()
-    processor, base, known, manifests = _base(sink, snapshots, fresh)
+    processor, base, known = _base(sink, snapshots, fresh)
+    ours = (who.fingerprint, config_hash(processor.settings))
     try:
-        standing = standing_after(manifests, base)
-        verify_inputs(manifests, base.input_digest)
+        tail = _surveyed(_after(sink, base), base, known, ours, processor.ledger.watermark)
     except LogGap as error:
         raise RecoveryRefused(str(error)) from error
+    standing = tail.standing
     on_standing(standing)
     starts = source.starts()
     begins = _begins(starts, standing)
     lost = _lost(starts, standing, begins)
     if lost and not accept_gap:
         raise RecoveryRefused(f"events that were not read yet are gone: {_named(lost)}. {GO_ON}")
-    watermark = manifests[-1].watermark if manifests else processor.ledger.watermark
-    standing = _mark(CLAIM, sink, standing, processor.settings, watermark, who, clock, begins=begins)
-    ours = (who.fingerprint, config_hash(processor.settings))
-    epochs = (*known, *(m for m in manifests if m.kind == EPOCH))
-    # Beyond a reset lies the state of a process that may have left out what the log could not give it then.
-    exact = not any(m.kind == DIGEST_RESET for m in manifests)
-    exact = exact and all((m.fingerprint, m.config_hash) == ours for m in epochs)
+    standing = _mark(CLAIM, sink, standing, processor.settings, tail.watermark, who, clock, begins=begins)
+    count = tail.standing.epoch - base.epoch
     if standing.epoch > 1:
-        log.info("starting from %s, then %d epochs to replay", _snapshot_name(base.epoch), len(manifests))
-    whole = _replay(processor, source, manifests, accept_gap, exact, on_progress)
-    anew = bool(lost) or not (exact and whole)
+        log.info("starting from %s, then %d epochs to replay", _snapshot_name(base.epoch), count)
+    again = islice(_after(sink, base), count)
+    whole = _replay(processor, source, again, count, accept_gap, tail.exact, on_progress)
+    anew = bool(lost) or not (tail.exact and whole)
     if anew:
         log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
         reached = processor.ledger.watermark
         standing = _mark(DIGEST_RESET, sink, standing, processor.settings, reached, who, clock, lost)
-    return Recovered(processor, standing, len(manifests), anew)
+    return Recovered(processor, standing, count, anew)
+
+
+def _after(sink: Sink, base: Standing) -> Iterator[Manifest]:
+    """The manifests after a base, one by one: there may be more of them than memory should hold."""
+    manifests = sink.manifests(max(base.offset, 0))
+    return islice(manifests, 1, None) if base.epoch else manifests
+
+
+def _surveyed(
+    manifests: Iterable[Manifest], base: Standing, known: Sequence[Manifest], ours: tuple[str, str], watermark: int
+) -> _Tail:
+    """What manifests after a base lead to; `known` is the base's own, `watermark` its. Raises LogGap."""
+    exact = all((m.fingerprint, m.config_hash) == ours for m in known)
+    standing, digest = base, base.input_digest
+    for m in manifests:
+        standing = standing.after(m)
+        digest = verified_input(m, digest)
+        watermark = m.watermark
+        # Beyond a reset lies the state of a process that may have left out what the log could not give it then.
+        exact = exact and m.kind != DIGEST_RESET and (m.kind != EPOCH or (m.fingerprint, m.config_hash) == ours)
+    return _Tail(standing, watermark, exact)
 
 
 def _mark(
@@ -161,11 +189,10 @@ def _named(ranges: Sequence[Range]) -> str:
 
 def _base(
     sink: Sink, snapshots: SnapshotStore, fresh: Callable[[], Processor]
-) -> tuple[Processor, Standing, list[Manifest], list[Manifest]]:
-    """A processor from the newest snapshot that is whole and belongs to this log, its manifest, those after it.
+) -> tuple[Processor, Standing, list[Manifest]]:
+    """A processor from the newest snapshot that is whole and belongs to this log, where it stands, its manifest.
 
-    Only these are read: the epochs topic is kept for ever and may be long.
-    Without such a snapshot, a blank processor and every manifest.
+    Without such a snapshot, a blank processor, the beginning and no manifest.
     """
     for epoch in reversed(snapshots.epochs()):
         try:
@@ -176,13 +203,13 @@ def _base(
         except SnapshotTooNew as error:
             raise RecoveryRefused(f"{error}. Run that version, or move the snapshot away.") from error
         standing = Standing.of_header(snapshot.header)
-        tail = list(sink.manifests(standing.offset))
-        if not tail:
+        known = list(islice(sink.manifests(standing.offset), 1))
+        if not known:
             raise RecoveryRefused(
                 f"there is a snapshot of epoch {epoch}, but the epochs topic has no such manifest: another cluster or "
                 "namespace, or the topic was lost? Move the snapshots away to start anew from what the log holds."
             )
-        if (tail[0].epoch, tail[0].state_digest) != (standing.epoch, standing.state_digest):
+        if (known[0].epoch, known[0].state_digest) != (standing.epoch, standing.state_digest):
             log.warning("snapshot of epoch %d is of another history: its digest is not the manifest's", epoch)
             continue
         processor = fresh()
@@ -192,20 +219,21 @@ def _base(
             log.warning("snapshot of epoch %d does not fit these settings (%s)", epoch, error)
             continue
         processor.state_digest = standing.state_digest
-        return processor, standing, tail[:1], tail[1:]
-    return fresh(), Standing(), [], list(sink.manifests())
+        return processor, standing, known
+    return fresh(), Standing(), []
 
 
 def _replay(
     processor: Processor,
     source: Source,
-    manifests: Sequence[Manifest],
+    manifests: Iterable[Manifest],
+    count: int,
     accept_gap: bool,
     exact: bool,
     on_progress: Callable[[int, int], None],
 ) -> bool:
-    """Do committed epochs again; returns whether nothing of the log was missing."""
-    whole = True
+    """Do `count` committed epochs again; returns whether nothing of the log was missing."""
+    whole, done = True, 0
     for done, manifest in enumerate(manifests, 1):
         records = _records(source, manifest, accept_gap) if manifest.kind == EPOCH else ()
         if records is None:
@@ -218,7 +246,9 @@ def _replay(
                     f"{manifest.state_digest[:16]}: {FORK}"
                 )
         processor.state_digest = manifest.state_digest
-        on_progress(done, len(manifests))
+        on_progress(done, count)
+    if done != count:
+        raise RecoveryRefused(f"of {count} manifests that were read at the start {count - done} are gone since")
     return whole
 
 

@@ -6,25 +6,27 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
-from pipeline.epochs.disk import Disk, Folder
+from pipeline.epochs.cold_files import is_damaged, unneeded
+from pipeline.epochs.disk import PARTIAL, Disk, Folder
 from pipeline.epochs.ladder import Ladder
+from pipeline.epochs.tensors import ALIGNED, packed, unpacked
 from pipeline.ports import SnapshotDamaged, SnapshotTooNew
 
 MAGIC = b"HEADRACE"
-FORMAT = 3
-PARTIAL = ".partial"
+FORMAT = 4
+COLD = "cold-"
 HEADER_BYTES = 1 << 18
 """Of a file, to find its header in."""
 _NAME = re.compile(r"^epoch-(\d{12})\.snapshot$")
+_ANY_NAME = re.compile(r"^epoch-\d{12}\.snapshot(\.aside)?$")
 _HEAD = struct.Struct("<8sIQQ")
 _SUM = hashlib.sha256().digest_size
 
@@ -55,6 +57,7 @@ class FileSnapshotStore:
         self._disk = Folder(folder) if isinstance(folder, Path) else folder
         self._ladder = ladder if isinstance(ladder, Ladder) else Ladder(ladder)
         self._saved_at: dict[int, int | None] = {}
+        self._durable: set[str] = set()
         for name in self._disk.names():
             if name.endswith(PARTIAL):
                 self._disk.remove(name)
@@ -62,13 +65,15 @@ class FileSnapshotStore:
     def save(self, epoch: int, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         """Write a snapshot, let go what the ladder does; raises OSError where it cannot, and then nothing changed."""
         text = json.dumps(header, sort_keys=True).encode()
-        parts = [_HEAD.pack(MAGIC, FORMAT, epoch, len(text)), text, safetensors.torch.save(_unshared(tensors))]
+        text += b" " * (-(_HEAD.size + len(text)) % ALIGNED)
+        parts = [_HEAD.pack(MAGIC, FORMAT, epoch, len(text)), text, *packed(tensors)]
         digest = hashlib.sha256()
         for part in parts:
             digest.update(part)
         disk, final = self._disk, name_of(epoch)
         partial = f"{final}{PARTIAL}"
         try:
+            self._settle(header.get("segments", ()))
             disk.write(partial, [*parts, digest.digest()])
             disk.sync(partial)
             disk.rename(partial, final)
@@ -79,6 +84,7 @@ class FileSnapshotStore:
             raise
         self._saved_at[epoch] = header.get("saved_at")
         self._prune()
+        self._let_go(header.get("next_segment", 0))
 
     def epochs(self) -> list[int]:
         """Epochs of which there is a file, oldest first."""
@@ -91,11 +97,34 @@ class FileSnapshotStore:
             raw = self._disk.read(name_of(epoch))
         except OSError as error:
             raise SnapshotDamaged(f"{path}: {error.strerror}") from error
-        return verified(raw, epoch, path)
+        self._durable.clear()
+        return whole(verified(raw, epoch, path), path, self._disk.read)
 
     def close(self) -> None:
         """Give the folder up."""
         self._disk.close()
+
+    def _settle(self, segments: Iterable[str]) -> None:
+        """Have segments on disk for good, before a snapshot names them."""
+        if fresh := [name for name in segments if name not in self._durable]:
+            for name in fresh:
+                self._disk.sync(name)
+            self._disk.sync_names()
+            self._durable.update(fresh)
+
+    def _let_go(self, next_number: int) -> None:
+        """Remove the segments that no snapshot, set aside or not, names any more."""
+        names = self._disk.names()
+        if not any(name.startswith(COLD) for name in names):
+            return
+        snapshots = [header_of(self._disk.read(name, HEADER_BYTES)) for name in names if _ANY_NAME.match(name)]
+        needed = {name for header in snapshots for name in header.get("segments", ())}
+        if gone := unneeded(names, needed, next_number):
+            # A removed snapshot must not come back after a crash when its segments do not.
+            self._disk.sync_names()
+            for name in gone:
+                self._disk.remove(name)
+                self._durable.discard(name)
 
     def _prune(self) -> None:
         epochs = self.epochs()
@@ -126,19 +155,32 @@ def epochs_among(names: Iterable[str]) -> list[int]:
     return sorted(int(match[1]) for match in map(_NAME.match, names) if match)
 
 
-def saved_at(start: bytes) -> int | None:
-    """When a snapshot was saved (ms), by its first bytes, which nobody has verified; None where they do not tell."""
+def header_of(start: bytes) -> dict[str, Any]:
+    """A snapshot's header by the file's first bytes, which nobody has verified; empty where they hold none."""
     try:
         *_, length = _HEAD.unpack_from(start)
-        at = json.loads(start[_HEAD.size : _HEAD.size + length]).get("saved_at")
-    except (struct.error, ValueError, AttributeError):
-        return None
+        header = json.loads(start[_HEAD.size : _HEAD.size + length])
+    except (struct.error, ValueError):
+        return {}
+    return header if isinstance(header, dict) else {}
+
+
+def saved_at(start: bytes) -> int | None:
+    """When a snapshot was saved (ms), by the file's first bytes; None where they do not tell."""
+    at = header_of(start).get("saved_at")
     return at if isinstance(at, int) else None
+
+
+def whole(snapshot: LoadedSnapshot, path: str, read: Callable[[str], bytes]) -> LoadedSnapshot:
+    """A snapshot if the segments that it names are as they were written; raises SnapshotDamaged. Every byte is read."""
+    if damaged := [name for name in snapshot.header.get("segments", ()) if is_damaged(read, name)]:
+        raise SnapshotDamaged(f"{path}: what it has paged out is not as it was written: {', '.join(damaged)}")
+    return snapshot
 
 
 def verified(raw: bytes, epoch: int, path: str) -> LoadedSnapshot:
     """The snapshot of an epoch in a file's bytes; raises SnapshotDamaged, SnapshotTooNew, naming `path`."""
-    if len(raw) < _HEAD.size + _SUM or hashlib.sha256(raw[:-_SUM]).digest() != raw[-_SUM:]:
+    if len(raw) < _HEAD.size + _SUM or hashlib.sha256(memoryview(raw)[:-_SUM]).digest() != raw[-_SUM:]:
         raise SnapshotDamaged(f"{path}: its checksum does not match: it was cut or changed")
     magic, version, of_epoch, length = _HEAD.unpack_from(raw)
     if magic == MAGIC and version > FORMAT:
@@ -147,20 +189,8 @@ def verified(raw: bytes, epoch: int, path: str) -> LoadedSnapshot:
         raise SnapshotDamaged(f"{path}: format {version}, this version reads format {FORMAT}")
     if of_epoch != epoch:
         raise SnapshotDamaged(f"{path}: holds epoch {of_epoch}")
-    body = raw[_HEAD.size + length : -_SUM]
-    return LoadedSnapshot(json.loads(raw[_HEAD.size : _HEAD.size + length]), safetensors.torch.load(body))
-
-
-def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors, each in memory of its own: safetensors refuses any two that share some."""
-    own: dict[str, torch.Tensor] = {}
-    storages = set()
-    for name, tensor in tensors.items():
-        whole = tensor.contiguous()
-        storage = whole.untyped_storage().data_ptr()
-        own[name] = whole.clone() if storage in storages else whole
-        storages.add(storage)
-    return own
+    body = memoryview(raw)[_HEAD.size + length : -_SUM]
+    return LoadedSnapshot(json.loads(raw[_HEAD.size : _HEAD.size + length]), unpacked(body))
 
 
 class MemorySnapshotStore:

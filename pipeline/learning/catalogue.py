@@ -18,6 +18,8 @@ from pipeline.settings import Filter, ListSettings
 NO_EXPIRY = torch.iinfo(torch.int64).max
 PROJECTED = 64
 UNIT_WITHIN = 0.01
+MOST_TAGS = 256
+"""Attributes, categories and tags kept of an item for lists to be filtered by; all rows are as wide as the widest."""
 
 
 def _hash(text: str) -> int:
@@ -92,8 +94,12 @@ class Catalogue:
         self.expires_I[row] = NO_EXPIRY if item.expires_at is None else item.expires_at
         tags = [tag_of("category", c) for c in (*item.categories, *item.tags)]
         tags += [tag_of(f"attribute:{k}", v) for k, v in sorted(item.attributes.items())]
+        if len(tags) > MOST_TAGS:
+            # Of attributes the decoder admits few: those are all kept.
+            tags = (tags[len(tags) - len(item.attributes) :] + list(dict.fromkeys(tags)))[:MOST_TAGS]
         if len(tags) > self.tags_IG.shape[1]:
-            wider = torch.zeros(self.tags_IG.shape[0], max(len(tags), 2 * self.tags_IG.shape[1]), dtype=torch.int64)
+            width = min(max(len(tags), 2 * self.tags_IG.shape[1]), MOST_TAGS)
+            wider = torch.zeros(self.tags_IG.shape[0], width, dtype=torch.int64)
             wider[:, : self.tags_IG.shape[1]] = self.tags_IG
             self.tags_IG = wider
         self.tags_IG[row] = 0

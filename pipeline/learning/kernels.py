@@ -11,16 +11,17 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def emit(ring_item, ring_code, ring_time, count, user, row, out_item, out_code, out_time):
-    """Write one user's history to row `row` of the outputs, lag 0 first."""
+def emit(ring_item, ring_code, ring_time, slot_U, count, user, row, out_item, out_code, out_time):
+    """Write one user's history to row `row` of the outputs, lag 0 first; nothing where the user has no slot."""
     length = ring_item.shape[1]
-    n = count[user]
+    at = slot_U[user]
+    n = count[user] if at >= 0 else 0
     for lag in range(length):
         if lag < n:
             slot = (n - 1 - lag) % length
-            out_item[row, lag] = ring_item[user, slot]
-            out_code[row, lag] = ring_code[user, slot]
-            out_time[row, lag] = ring_time[user, slot]
+            out_item[row, lag] = ring_item[at, slot]
+            out_code[row, lag] = ring_code[at, slot]
+            out_time[row, lag] = ring_time[at, slot]
         else:
             out_item[row, lag] = -1
             out_code[row, lag] = 0
@@ -76,18 +77,19 @@ def release_chain(head, node_next, nodes, user):
 
 
 @njit(cache=True, nogil=True)
-def push(ring_item, ring_code, ring_time, count, user, item, code, time):
+def push(ring_item, ring_code, ring_time, slot_U, count, user, item, code, time):
     """Append one entry to a user's history."""
+    at = slot_U[user]
     slot = count[user] % ring_item.shape[1]
-    ring_item[user, slot] = item
-    ring_code[user, slot] = code
-    ring_time[user, slot] = time
+    ring_item[at, slot] = item
+    ring_code[at, slot] = code
+    ring_time[at, slot] = time
     count[user] += 1
 
 
 @njit(cache=True, nogil=True)
 def advance(
-    ring_item, ring_code, ring_time, count, head, node_item, node_next, nodes,
+    ring_item, ring_code, ring_time, slot_U, count, head, node_item, node_next, nodes,
     user_B, item_B, code_B, time_B, consumes_B, question_B,
     out_item, out_code, out_time, out_count, out_seen, out_mask,
 ):  # fmt: skip
@@ -95,24 +97,25 @@ def advance(
     for b in range(user_B.shape[0]):
         user = user_B[b]
         item = item_B[b]
-        emit(ring_item, ring_code, ring_time, count, user, b, out_item, out_code, out_time)
+        emit(ring_item, ring_code, ring_time, slot_U, count, user, b, out_item, out_code, out_time)
         out_count[b] = count[user]
         out_seen[b] = item >= 0 and has_consumed(head, node_item, node_next, user, item)
         if question_B[b] >= 0:
             ban_consumed(head, node_item, node_next, user, out_mask[question_B[b]])
         if item >= 0:
-            push(ring_item, ring_code, ring_time, count, user, item, code_B[b], time_B[b])
+            push(ring_item, ring_code, ring_time, slot_U, count, user, item, code_B[b], time_B[b])
             if consumes_B[b] and not out_seen[b]:
                 consume(head, node_item, node_next, nodes, user, item)
 
 
 @njit(cache=True, nogil=True)
 def windows(
-    ring_item, ring_code, ring_time, count, head, node_item, node_next, user_Q, out_item, out_code, out_time, out_mask,
+    ring_item, ring_code, ring_time, slot_U, count, head, node_item, node_next, user_Q,
+    out_item, out_code, out_time, out_mask,
 ):  # fmt: skip
     """Histories and consumed masks of users as they are now."""
     for q in range(user_Q.shape[0]):
-        emit(ring_item, ring_code, ring_time, count, user_Q[q], q, out_item, out_code, out_time)
+        emit(ring_item, ring_code, ring_time, slot_U, count, user_Q[q], q, out_item, out_code, out_time)
         ban_consumed(head, node_item, node_next, user_Q[q], out_mask[q])
 
 

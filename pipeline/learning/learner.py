@@ -33,6 +33,7 @@ from pipeline.learning.texts import Texts
 from pipeline.learning.users import Users
 from pipeline.learning.weights import DynamicWeights, Lists, features, maturity
 from pipeline.messages import Event
+from pipeline.ports import ColdStore
 from pipeline.settings import EventType, Settings
 
 PEERS = {"popularity": "popularity-20k", "item-item": "together"}
@@ -68,14 +69,16 @@ class Predictions:
 class Learner:
     """All state that events change. One instance per shard; not thread-safe."""
 
-    def __init__(self, settings: Settings, device: torch.device) -> None:
+    def __init__(self, settings: Settings, device: torch.device, cold: ColdStore | None = None) -> None:
+        """Idle users are paged out to `cold` (None: to memory) as the settings say."""
         self.settings = settings
         self.effort = FULL
         self.undescribed = settings.publishing.undescribed
         learning = settings.learning
         shown = sum(wanted.size for wanted in settings.publishing.lists.values())
         self.catalogue = Catalogue()
-        self.users = Users(learning.history, shown, len(settings.publishing.segments))
+        segments = len(settings.publishing.segments)
+        self.users = Users(learning.history, shown, segments, cold, learning.users_in_memory)
         self.circumstances = Circumstances()
         self.texts = Texts()
         self.popularity = Popularity()

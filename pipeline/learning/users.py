@@ -6,11 +6,15 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning import kernels
 from pipeline.learning.arena import Ids, grown
 from pipeline.learning.batch import NO_ITEM, History, Interactions
+from pipeline.learning.paging import MemoryColdStore, Paging
+from pipeline.learning.paging_kernels import unpack
+from pipeline.ports import ColdStore
 
 EPOCH_2000_S = 946_684_800
 NEVER = torch.iinfo(torch.int64).max
@@ -23,13 +27,22 @@ def to_seconds(time_ms: Tensor) -> Tensor:
 
 
 class Users:
-    """The user arena: one row per user, on the CPU, 10 bytes per history entry and 8 per consumed item."""
+    """The user arena: one row per user, on the CPU, 10 bytes per history entry and 8 per consumed item.
 
-    def __init__(self, history: int, shown: int, segments: int) -> None:
+    Histories lie in slots S, one for each user in memory; `paging` has those of the others.
+    """
+
+    def __init__(self, history: int, shown: int, segments: int, cold: ColdStore | None = None, most: int = 0) -> None:
+        """At the end of an epoch `most` users (0: all) keep their history in memory, the others theirs in `cold`."""
         self.ids = Ids()
-        self.item_UL = torch.full((64, history), NO_ITEM, dtype=torch.int32)
-        self.code_UL = torch.zeros(64, history, dtype=torch.int16)
-        self.time_UL = torch.zeros(64, history, dtype=torch.int32)
+        self.paging = Paging(self, cold or MemoryColdStore(), most)
+        self.item_SL = torch.full((64, history), NO_ITEM, dtype=torch.int32)
+        self.code_SL = torch.zeros(64, history, dtype=torch.int16)
+        self.time_SL = torch.zeros(64, history, dtype=torch.int32)
+        self._slots = 0
+        self._free_slots: list[int] = []
+        self.slot_U = torch.full((64,), -1, dtype=torch.int32)
+        self.place_U = torch.full((64,), -1, dtype=torch.int64)
         self.count_U = torch.zeros(64, dtype=torch.int32)
         self.head_U = torch.full((64,), -1, dtype=torch.int32)
         self.last_time_U = torch.zeros(64, dtype=torch.int64)
@@ -42,16 +55,26 @@ class Users:
         self.nodes = torch.tensor([0, -1], dtype=torch.int64)
 
     _ROWS: ClassVar[dict[str, int]] = {
-        "item_UL": NO_ITEM, "code_UL": 0, "time_UL": 0, "count_U": 0, "head_U": -1, "last_time_U": 0,
+        "slot_U": -1, "place_U": -1, "count_U": 0, "head_U": -1, "last_time_U": 0,
         "segment_UG": -1, "shown_UN": NO_ITEM, "due_U": NEVER, "published_U": -(2**62),
     }  # fmt: skip
+    _SLOTS: ClassVar[dict[str, int]] = {"item_SL": NO_ITEM, "code_SL": 0, "time_SL": 0}
+    _TENSORS = (*_ROWS, *_SLOTS, "node_item", "node_next", "nodes")
+
+    @property
+    def in_memory(self) -> int:
+        """Users whose history is."""
+        return self._slots - len(self._free_slots)
 
     def row(self, user_id: str) -> int:
         """The user's row, made if there is none."""
+        known = self.ids.used
         row = self.ids.row(user_id)
         if row >= self.count_U.shape[0]:
             for name, fill in self._ROWS.items():
                 setattr(self, name, grown(getattr(self, name), row + 1, fill))
+        if self.ids.used > known:
+            self._take_slot(row)
         return row
 
     def forget(self, user_id: str) -> int:
@@ -59,7 +82,10 @@ class Users:
         row = self.ids.find(user_id)
         if row < 0:
             return -1
-        kernels.release_chain(self.head_U.numpy(), self.node_next.numpy(), self.nodes.numpy(), row)
+        if self.place_U[row] >= 0:
+            self.paging.drop(row)
+        else:
+            self.leave_memory(np.array([row]))
         for name, fill in self._ROWS.items():
             getattr(self, name)[row] = fill
         self.ids.release(user_id)
@@ -73,14 +99,15 @@ class Users:
         been consumed by its user before [B], and for each question the mask of
         consumed items [Q, items].
         """
-        size, length = len(events), self.item_UL.shape[1]
+        size, length = len(events), self.item_SL.shape[1]
+        self.paging.bring_back(events.user_B)
         self._reserve(size)
         before = _empty_history(size, length)
         seen_B = torch.zeros(size, dtype=torch.bool)
         mask_QI = torch.zeros(int(question_B.max().item()) + 1 if size else 0, items, dtype=torch.bool)
         kernels.advance(
-            self.item_UL.numpy(), self.code_UL.numpy(), self.time_UL.numpy(), self.count_U.numpy(),
-            self.head_U.numpy(), self.node_item.numpy(), self.node_next.numpy(), self.nodes.numpy(),
+            *self._rings(),
+            *self._chains(),
             events.user_B.numpy(), events.item_B.numpy(), events.code_B.numpy(),
             to_seconds(events.time_B).numpy(), events.consumes_B.numpy(), question_B.numpy(),
             before.item_QL.numpy(), before.code_QL.numpy(), before.time_QL.numpy(), before.count_Q.numpy(),
@@ -91,6 +118,7 @@ class Users:
 
     def consume_late(self, user_B: Tensor, item_B: Tensor) -> None:
         """Note consumption by events too late to be learned from."""
+        self.paging.bring_back(user_B)
         self._reserve(len(user_B))
         head, item, following, nodes = self._chains()
         for user, row in zip(user_B.tolist(), item_B.tolist(), strict=True):
@@ -99,17 +127,19 @@ class Users:
 
     def append_text(self, user: int, text: int, code: int, time_ms: int) -> None:
         """Append the `text`-th text vector to a user's history."""
+        self.paging.bring_back(torch.tensor([user]))
         kernels.push(
-            self.item_UL.numpy(), self.code_UL.numpy(), self.time_UL.numpy(), self.count_U.numpy(),
+            *self._rings(),
             user, -2 - text, code, int(to_seconds(torch.tensor(time_ms))),
         )  # fmt: skip
 
     def windows(self, user_Q: Tensor, items: int) -> tuple[History, Tensor]:
         """Histories [Q, L] and masks of consumed items [Q, items] of users, as they are now."""
-        found = _empty_history(len(user_Q), self.item_UL.shape[1])
+        self.paging.bring_back(user_Q)
+        found = _empty_history(len(user_Q), self.item_SL.shape[1])
         mask_QI = torch.zeros(len(user_Q), items, dtype=torch.bool)
         kernels.windows(
-            self.item_UL.numpy(), self.code_UL.numpy(), self.time_UL.numpy(), self.count_U.numpy(),
+            *self._rings(),
             self.head_U.numpy(), self.node_item.numpy(), self.node_next.numpy(), user_Q.numpy(),
             found.item_QL.numpy(), found.code_QL.numpy(), found.time_QL.numpy(), mask_QI.numpy(),
         )  # fmt: skip
@@ -128,7 +158,7 @@ class Users:
         order = torch.argsort(oldest_first[2][held], stable=True)
         entries = [part[held][order].tolist() for part in oldest_first]
         total = int(self.count_U[source] + self.count_U[target])
-        arrays = (self.item_UL.numpy(), self.code_UL.numpy(), self.time_UL.numpy(), self.count_U.numpy())
+        arrays = self._rings()
         self.count_U[target] = max(total - len(entries[0]), 0)
         for item, code, second in zip(*entries, strict=True):
             kernels.push(*arrays, target, item, code, second)
@@ -143,16 +173,50 @@ class Users:
         self.last_time_U[target] = torch.maximum(self.last_time_U[target], self.last_time_U[source])
         return self.forget(source_id), target
 
+    def take_back(self, row: int, words: NDArray[np.int32]) -> None:
+        """Put a user's record (`paging_kernels`) into memory again."""
+        self._take_slot(row)
+        self._reserve(int(words[2]))
+        unpack(words, row, *self._rings(), *self._chains())
+
+    def leave_memory(self, rows: NDArray[np.int64]) -> None:
+        """Let go of these users' slots and chains."""
+        head, _, following, nodes = self._chains()
+        for row in rows.tolist():
+            kernels.release_chain(head, following, nodes, row)
+        slots = self.slot_U[rows]
+        for name, fill in self._SLOTS.items():
+            getattr(self, name)[slots.long()] = fill
+        self._free_slots += slots.tolist()
+        self.slot_U[rows] = -1
+
     def state(self) -> dict[str, Tensor]:
         """Everything, as tensors."""
-        tensors = {f"users.{name}": getattr(self, name) for name in (*self._ROWS, "node_item", "node_next", "nodes")}
-        return tensors | self.ids.state("users.ids")
+        tensors = {f"users.{name}": getattr(self, name) for name in self._TENSORS}
+        tensors["users.free_slots"] = torch.tensor([self._slots, *self._free_slots], dtype=torch.int64)
+        return tensors | self.ids.state("users.ids") | self.paging.state()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        for name in (*self._ROWS, "node_item", "node_next", "nodes"):
+        for name in self._TENSORS:
             setattr(self, name, tensors[f"users.{name}"].clone())
+        self._slots, *self._free_slots = tensors["users.free_slots"].tolist()
         self.ids.load("users.ids", tensors)
+        self.paging.load(tensors)
+
+    def _take_slot(self, row: int) -> None:
+        if self._free_slots:
+            slot = self._free_slots.pop()
+        else:
+            slot, self._slots = self._slots, self._slots + 1
+            for name, fill in self._SLOTS.items():
+                setattr(self, name, grown(getattr(self, name), self._slots, fill))
+        self.slot_U[row] = slot
+
+    def _rings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        kept = (self.item_SL, self.code_SL, self.time_SL, self.slot_U, self.count_U)
+        items, codes, times, slots, counts = (tensor.numpy() for tensor in kept)
+        return items, codes, times, slots, counts
 
     def _chains(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         return self.head_U.numpy(), self.node_item.numpy(), self.node_next.numpy(), self.nodes.numpy()

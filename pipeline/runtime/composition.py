@@ -20,13 +20,14 @@ from consumers.kafka import KafkaSource
 from consumers.kafka_connection import Connection, connection_options
 from consumers.kafka_group import KafkaGroupSource
 from pipeline.encoding.build import build_encoder
+from pipeline.epochs.cold_files import FileColdStore
 from pipeline.epochs.digest import fingerprint
-from pipeline.epochs.disk import FileNote
+from pipeline.epochs.disk import FileNote, Folder
 from pipeline.epochs.ladder import Ladder
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FileSnapshotStore
-from pipeline.ports import CommitUnknown, Encoder, Fenced
+from pipeline.ports import ColdStore, CommitUnknown, Encoder, Fenced
 from pipeline.runtime.embedder import Embedder
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
 from pipeline.runtime.runner import Health, Parts, Runner
@@ -82,9 +83,9 @@ def decoder_of(settings: Settings) -> JsonDecoder:
     return JsonDecoder({settings.topic(kind): kind for kind in LEARNER_INPUTS})
 
 
-def new_processor(settings: Settings, device: torch.device) -> Processor:
-    """A blank processor."""
-    return Processor(settings, device, decoder_of(settings), dead_letter_output)
+def new_processor(settings: Settings, device: torch.device, cold: ColdStore | None = None) -> Processor:
+    """A blank processor; idle users go to `cold`."""
+    return Processor(settings, device, decoder_of(settings), dead_letter_output, cold=cold)
 
 
 def new_encoder(settings: Settings) -> Encoder:
@@ -121,6 +122,8 @@ def learner_runner(
     threads = fix_threads(settings, device)
     clock, connection = SystemClock(), Connection(settings.kafka)
     bootstrap, kafka, epochs = settings.kafka.bootstrap, settings.kafka, settings.epochs
+    folder = Folder(settings.snapshot_folder)
+    cold = FileColdStore(folder)
     ladder = Ladder(epochs.snapshots_kept, epochs.snapshots_hourly, epochs.snapshots_daily)
     inputs = [settings.topic(kind) for kind in LEARNER_INPUTS]
     name = f"{settings.namespace}.learner.{settings.instance}"
@@ -141,8 +144,8 @@ def learner_runner(
             settings=settings,
             make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs, options=connection.options()), clock),
             make_sink=make_sink,
-            make_processor=lambda: new_processor(settings, device),
-            snapshots=FileSnapshotStore(settings.snapshot_folder, ladder),
+            make_processor=lambda: new_processor(settings, device, cold),
+            snapshots=FileSnapshotStore(folder, ladder),
             who=identity(device, threads),
             clock=clock,
             metrics=LearnerMetrics(registry),

@@ -90,6 +90,7 @@ class LearnerMetrics:
             self.loss.labels("weights").set(applied.losses[-1][1])
         learner = processor.learner
         self.rows.labels("users").set(learner.users.ids.used)
+        self.rows.labels("users_paged_out").set(learner.users.paging.cold)
         self.rows.labels("items").set(learner.catalogue.ids.used)
 
     def effort_spent(self, level: int, events: int, seconds: float) -> None:

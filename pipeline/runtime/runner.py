@@ -28,7 +28,7 @@ from pipeline.epochs.poison import MemoryNote, Note, StepFailed, Trials, said
 from pipeline.epochs.processor import Applied, Processor
 from pipeline.epochs.recovery import Identity, Recovered, overtaken, recover
 from pipeline.messages import Manifest, Poisoned, Record, TopicPartition
-from pipeline.ports import Clock, CommitUnknown, Fenced, Sink, SnapshotStore, Source
+from pipeline.ports import Clock, ColdDamaged, CommitUnknown, Fenced, Sink, SnapshotStore, Source
 from pipeline.runtime.governor import Governor
 from pipeline.runtime.metrics import LearnerMetrics
 from pipeline.runtime.snapshots import SnapshotWriter, Task, in_thread
@@ -107,7 +107,7 @@ class Runner:
                 log.info("stopped while replaying; the log has it all")
             except Fenced:
                 self._unless_overtaken(sink, stop)
-            except (CommitUnknown, ConnectionError, StepFailed) as error:
+            except (CommitUnknown, ConnectionError, ColdDamaged, StepFailed) as error:
                 log.warning("%s: %s; starting again from the log", type(error).__name__, error)
                 self._parts.metrics.epochs.labels("aborted").inc()
                 self._parts.health.ready.clear()
@@ -223,6 +223,10 @@ class Runner:
         assert self.processor is not None
         try:
             applied = self.processor.apply(epoch, records, now, effort, poisoned=poisoned)
+        except (ColdDamaged, OSError) as error:
+            # The disk's fault, not the records'.
+            self._trials.survived()
+            raise StepFailed(f"on {len(records)} records: {said(error)}") from error
         except Exception as error:
             self._parts.metrics.step_failures.inc()
             log.debug("the step failed on %d records", len(records), exc_info=error)

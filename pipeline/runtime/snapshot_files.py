@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.epochs.disk import Folder
-from pipeline.epochs.snapshot import HEADER_BYTES, epochs_among, name_of, saved_at, verified
+from pipeline.epochs.snapshot import HEADER_BYTES, epochs_among, name_of, saved_at, verified, whole
 from pipeline.ports import SnapshotDamaged, SnapshotTooNew
 
 ASIDE = ".aside"
@@ -33,7 +33,8 @@ class Found:
     def verified(self) -> Found:
         """The same, read and checked."""
         try:
-            verified(self.path.read_bytes(), self.epoch, str(self.path))
+            snapshot = verified(self.path.read_bytes(), self.epoch, str(self.path))
+            whole(snapshot, str(self.path), lambda name: (self.path.parent / name).read_bytes())
         except (SnapshotDamaged, SnapshotTooNew, OSError) as error:
             return replace(self, checked=True, problem=str(error))
         return replace(self, checked=True)
@@ -62,7 +63,8 @@ def restore(folder: Path, epoch: int) -> list[Path]:
     disk = Folder(folder)
     try:
         found_in(folder, [epoch])
-        verified(disk.read(name_of(epoch)), epoch, str(folder / name_of(epoch)))
+        path = str(folder / name_of(epoch))
+        whole(verified(disk.read(name_of(epoch)), epoch, path), path, disk.read)
         newer = [name_of(other) for other in epochs_among(disk.names()) if other > epoch]
         for name in newer:
             disk.rename(name, name + ASIDE)

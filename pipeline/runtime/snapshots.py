@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -80,7 +80,8 @@ class SnapshotWriter:
             return
         self._last, self._worked_s = time.monotonic(), 0.0
         copied = {name: tensor.detach().clone() for name, tensor in processor.state().items()}
-        self._task = self._beside(lambda: self._save(standing, copied))
+        header = standing.header() | processor.paged_out()
+        self._task = self._beside(lambda: self._save(standing.epoch, header, copied))
 
     def replayed(self, seconds: float) -> None:
         """So much was done again at the start: without a snapshot the next start does it once more."""
@@ -90,7 +91,8 @@ class SnapshotWriter:
         """Write a snapshot now, unless this epoch has one, and wait for it."""
         self.close()
         if standing.epoch > self._written:
-            self._save(standing, {name: tensor.detach() for name, tensor in processor.state().items()})
+            header = standing.header() | processor.paged_out()
+            self._save(standing.epoch, header, {name: tensor.detach() for name, tensor in processor.state().items()})
 
     def close(self) -> None:
         """Wait for the write under way."""
@@ -98,17 +100,17 @@ class SnapshotWriter:
             self._task.join()
             self._task = None
 
-    def _save(self, standing: Standing, tensors: dict[str, Tensor]) -> None:
+    def _save(self, epoch: int, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         began = time.monotonic()
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         self._metrics.state_bytes.set(size)
         try:
-            self._store.save(standing.epoch, standing.header() | {"saved_at": self._clock.now_ms()}, tensors)
+            self._store.save(epoch, header | {"saved_at": self._clock.now_ms()}, tensors)
         except OSError as error:
             self._metrics.snapshot_errors.inc()
-            log.warning("snapshot of epoch %d could not be written: %s", standing.epoch, error)
+            log.warning("snapshot of epoch %d could not be written: %s", epoch, error)
             return
-        self._written, self._took_s = standing.epoch, time.monotonic() - began
+        self._written, self._took_s = epoch, time.monotonic() - began
         self._metrics.snapshot_bytes.set(size)
         self._metrics.snapshot_seconds.set(self._took_s)
         self._metrics.snapshot_time.set(self._clock.now_ms() / 1000)

@@ -6,14 +6,17 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from pipeline.epochs.disk import FolderInUse
 from pipeline.epochs.snapshot import FileSnapshotStore, MemorySnapshotStore
+from pipeline.epochs.tensors import packed, unpacked
 from pipeline.ports import SnapshotDamaged, SnapshotStore
 
 HEADER = {"epoch": 7, "positions": [["shop.events.v1", 0, 2**40]], "digest": "ab" * 32, "name": "Zürich 蓝色"}
@@ -233,3 +236,41 @@ def _written(on_disk: Callable[..., FileSnapshotStore], folder: Path) -> tuple[F
     store, path = on_disk(), folder / "epoch-000000000007.snapshot"
     store.save(7, HEADER, {"a": torch.arange(5), "b": torch.zeros(0, 2)})
     return store, path.read_bytes(), path
+
+
+def test_a_snapshot_is_written_and_read_without_copies_of_the_state() -> None:
+    state = torch.arange(40_000_000, dtype=torch.int64)
+    before = tracemalloc_peak(lambda: [len(part) for part in packed({"state": state})])
+    assert before < 1_000_000
+    body = b"".join(packed({"state": state, "flag": torch.tensor([True]), "none": torch.zeros(0, 3)}))
+    found: dict[str, torch.Tensor] = {}
+    assert tracemalloc_peak(lambda: found.update(unpacked(memoryview(body)))) < 1_000_000
+    assert torch.equal(found["state"], state)
+    assert safetensors.torch.load(body)["flag"].tolist() == [True]
+
+
+def test_the_format_is_that_of_the_library() -> None:
+    chance = torch.Generator().manual_seed(1)
+    state = {
+        str(dtype): (torch.rand(3, 2, generator=chance) * 99).to(dtype)
+        for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
+    }
+    state |= {"int16": torch.tensor([1], dtype=torch.int16), "int8": torch.tensor([[2]], dtype=torch.int8)}
+    state |= {"bytes": torch.tensor([3, 4], dtype=torch.uint8), "number": torch.tensor(5), "bool": torch.tensor(True)}
+    state |= {"strided": torch.arange(6).reshape(2, 3).T, "none": torch.zeros(0, 4)}
+    theirs = safetensors.torch.load(b"".join(packed(state)))
+    ours = unpacked(memoryview(safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()})))
+    for name, tensor in state.items():
+        for other in (theirs[name], ours[name]):
+            assert (other.dtype, other.shape) == (tensor.dtype, tensor.shape)
+            assert torch.equal(other, tensor)
+
+
+def tracemalloc_peak(work: Callable[[], object]) -> int:
+    """The most bytes that Python and NumPy held beyond what they had, while this was done."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -21,8 +21,9 @@ from pipeline.epochs.poison import MemoryNote, Note
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FORMAT, MAGIC, MemorySnapshotStore
+from pipeline.learning.paging import MemoryColdStore
 from pipeline.messages import EventVector, Manifest, Output, Record, Source, TopicPartition, Vector, encode
-from pipeline.ports import Decoder, SnapshotStore
+from pipeline.ports import ColdStore, Decoder, SnapshotStore
 from pipeline.runtime.metrics import LearnerMetrics
 from pipeline.runtime.runner import Health, Parts, Runner
 from pipeline.settings import Settings
@@ -106,6 +107,7 @@ class Shard:
             self.log.create(f"{self.settings.topic(kind)}.dlq", 1)
         self.log.create(self.settings.topic("epochs"), 1)
         self.snapshots: SnapshotStore = MemorySnapshotStore()
+        self.cold: ColdStore = MemoryColdStore(keeps=True)
         self.faults: list[Fault] = []
         self.crash_after: list[int] = []
         self.decode: Decoder = JsonDecoder({self.settings.topic(kind): kind for kind in KINDS})
@@ -121,7 +123,8 @@ class Shard:
         return MemorySink(self.log, self.name, self.settings.topic("epochs"), group=self.name, faults=self.faults)
 
     def processor(self, settings: Settings | None = None) -> Processor:
-        return Processor(settings or self.settings, torch.device("cpu"), self.decode, dead_letter_output)
+        used = settings or self.settings
+        return Processor(used, torch.device("cpu"), self.decode, dead_letter_output, cold=self.cold)
 
     def runner(
         self,

@@ -120,6 +120,19 @@ def test_what_passes_by_itself_costs_nothing() -> None:
     assert outcome(shard) == (EVENTS, 0, [])
 
 
+def test_a_disk_that_fails_blames_no_record() -> None:
+    shard = filled()
+    left = [4 * DEATHS]
+
+    def for_a_while() -> BaseException | None:
+        left[0] -= 1
+        return OSError(28, "No space left on device") if left[0] >= 0 else None
+
+    poisoning(shard, b"poison", for_a_while)
+    shard.run()
+    assert outcome(shard) == (EVENTS, 0, [])
+
+
 def test_an_event_that_ends_the_process_every_time_is_found_over_its_lives() -> None:
     shard = filled()
     poisoning(shard, b"poison", lambda: Crash("segmentation fault"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from consumers.memory import Crash
 from pipeline.epochs.digest import chained_input
 from pipeline.epochs.recovery import RecoveryRefused
 from pipeline.epochs.snapshot import FORMAT, FileSnapshotStore, MemorySnapshotStore, name_of
-from pipeline.messages import Counts, TopicPartition
+from pipeline.messages import Counts, Manifest, TopicPartition
 from pipeline.settings import Settings
 from producers.memory import Fault, MemorySink
 
@@ -315,3 +316,38 @@ def test_a_manifest_that_does_not_follow_is_refused(forged: dict[str, str | int]
     sink.commit([], replace(true, **forged), {})
     with pytest.raises(RecoveryRefused, match=complaint):
         shard.run()
+
+
+def test_a_start_holds_a_few_manifests_in_memory_and_not_all_of_them() -> None:
+    shard = Shard(small(), partitions=1)
+    shard.event("u1", "i1")
+    shard.run()
+    shard.snapshots = MemorySnapshotStore()
+    last = shard.manifests()[-1]
+    sink = MemorySink(shard.log, shard.name, shard.settings.topic("epochs"))
+    sink.start()
+    for epoch in range(last.epoch + 1, last.epoch + 3_000):
+        digest = last.input_digest
+        sink.commit([], replace(last, epoch=epoch, kind="claim", ranges=(), input_digest=digest, counts=Counts()), {})
+    held: list[weakref.ref[Held]] = []
+    most = 0
+
+    class Held(Manifest, weakref=True):
+        """A manifest that can be watched: whether anything still refers to it."""
+
+    class Watched(MemorySink):
+        def manifests(self, start: int = 0) -> Iterator[Manifest]:
+            nonlocal most
+            for manifest in super().manifests(start):
+                one = Held(**{name: getattr(manifest, name) for name in manifest.__struct_fields__})
+                held.append(weakref.ref(one))
+                yield one
+                del one
+                held[:] = [ref for ref in held if ref() is not None]
+                most = max(most, len(held))
+
+    runner = shard.run(
+        make_sink=lambda: Watched(shard.log, shard.name, shard.settings.topic("epochs"), group=shard.name)
+    )
+    assert runner.standing.epoch == last.epoch + 3_000
+    assert 1 <= most <= 8

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learning.batch import NO_ITEM, History
-from pipeline.learning.catalogue import NO_EXPIRY, PROJECTED, Catalogue
+from pipeline.learning.catalogue import MOST_TAGS, NO_EXPIRY, PROJECTED, Catalogue
 from pipeline.learning.texts import Texts
 from pipeline.messages import Item, Source, Vector
 from pipeline.settings import Filter, ListSettings
@@ -210,3 +210,15 @@ def test_the_latest_texts_are_those_of_the_last_entries() -> None:
     found = texts.latest(history)
     torch.testing.assert_close(found[0], torch.nn.functional.normalize(first + second, dim=0))
     assert (found[1:] == 0).all()
+
+
+def test_an_item_with_very_many_tags_does_not_make_all_rows_as_wide() -> None:
+    catalogue = Catalogue()
+    catalogue.describe(Item("plain", categories=("c1",), attributes={"price": 7}))
+    many = tuple(f"c{n}" for n in range(90_000))
+    for n in range(2):
+        catalogue.describe(Item(f"odd-{n}", categories=many, tags=many, attributes={"price": 7, "brand": "acme"}))
+    assert catalogue.tags_IG.shape == (64, MOST_TAGS)
+    wanted = ListSettings(include=Filter(attributes={"brand": ("acme",)}), exclude=Filter(categories=("c89999",)))
+    assert catalogue.admitted(wanted).tolist() == [False, True, True]  # type: ignore[union-attr]
+    assert catalogue.admitted(ListSettings(exclude=Filter(categories=("c1",)))).tolist() == [False] * 3  # type: ignore[union-attr]

@@ -89,6 +89,22 @@ def test_released_rows_are_given_out_again_also_after_a_restore() -> None:
     assert [ids.row(who) for who in "efg"] == [other.row(who) for who in "efg"] == [3, 1, 4]
 
 
+def test_a_hundred_thousand_ids_take_what_is_said_and_a_released_one_leaves_no_trace() -> None:
+    ids = Ids()
+    for n in range(100_000):
+        assert ids.row(f"visitor-{n:08}") == n
+    assert ids.nbytes / 100_000 <= 16 + 32
+    for n in range(0, 100_000, 2):
+        assert ids.release(f"visitor-{n:08}") == n
+    raw = bytes(ids.state("x")["x.bytes"].numpy())
+    assert b"00031234" not in raw
+    assert b"visitor-00031235" in raw
+    assert ids.nbytes / 50_000 <= 2 * (16 + 32)
+    assert [ids.find("visitor-00031235"), ids.find("visitor-00031234"), ids.used, len(ids)] == [
+        31_235, -1, 50_000, 100_000,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("have", "want", "rows"), [(4, 4, 4), (4, 5, 8), (4, 100, 100), (0, 3, 3), (3, 0, 3)])
 def test_arenas_grow_by_doubling_at_least(have: int, want: int, rows: int) -> None:
     before = torch.arange(have * 2).view(have, 2)

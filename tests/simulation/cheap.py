@@ -105,6 +105,10 @@ class CheapProcessor:
         """As `Processor.pending`."""
         return min(self.due.values(), default=None)
 
+    def paged_out(self) -> dict[str, object]:
+        """As `Processor.paged_out`: nothing is paged out."""
+        return {}
+
     def state(self) -> dict[str, Tensor]:
         """As `Processor.state`."""
         users = [[row, *held] for row, held in sorted(self.users.items())]

@@ -44,6 +44,9 @@ class TornDisk:
         data = self._files[name].data
         return data if most < 0 else data[:most]
 
+    def read_at(self, name: str, start: int, size: int) -> bytes:
+        return self.read(name)[start : start + size]
+
     def write(self, name: str, parts: Iterable[bytes]) -> None:
         data = b"".join(parts)
         full = self._effect("write") == "full"

@@ -1,0 +1,214 @@
+"""What the learner's state costs: bytes per user, item and remembered event, and time per event, at growing sizes.
+
+    python tests/benchmarks/memory.py                          # the tables, each line in a process of its own
+    python tests/benchmarks/memory.py users --count 1000000    # one line
+
+Bytes are those of all tensors, arrays and byte strings of the state beyond the
+state of a learner without users or items, as they are allocated (arenas grow by doubling); the
+growth of resident memory stands beside them. Time is that of an epoch of 64
+events without an interest model (effort 0), lists and manifest's digest included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from consumers.decoding import JsonDecoder
+from pipeline.epochs.processor import Processor
+from pipeline.epochs.seen import Seen
+from pipeline.messages import Event, Record, Source, Vector, encode
+from pipeline.settings import Settings
+from producers.dead_letters import dead_letter_output
+
+KINDS = ("events", "items", "users", "vectors", "event-vectors")
+SIZES = (10_000, 100_000, 1_000_000)
+ITEMS = 2_000
+WIDTH = 384
+START_MS = 1_700_000_000_000
+AT_ONCE = 4_096
+EPOCH_EVENTS = 64
+TIMED_EPOCHS = 12
+WINDOW_MS = 7 * 86_400_000
+
+
+def learner(settings: Settings) -> Processor:
+    """A blank one on this machine's processor."""
+    decode = JsonDecoder({settings.topic(kind): kind for kind in KINDS})
+    return Processor(settings, torch.device("cpu"), decode, dead_letter_output)
+
+
+def resident() -> int:
+    """Bytes of memory that are this process's now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def state_bytes(processor: Processor) -> int:
+    """Bytes of the state as it is allocated, of the two maps of ids as they are in memory."""
+    users, items = processor.learner.users.ids, processor.learner.catalogue.ids
+    tensors = sum(t.numel() * t.element_size() for n, t in processor.state().items() if ".ids." not in n)
+    return tensors + users.nbytes + items.nbytes
+
+
+def described(processor: Processor, count: int) -> None:
+    """Items with a vector, a category and a number each."""
+    chance, settings = np.random.default_rng(1), processor.settings
+    rows = chance.normal(size=(1_000, WIDTH)).astype("<f4")
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    for start in range(0, count, 1_000):
+        records = []
+        for n in range(start, min(start + 1_000, count)):
+            item = {"item_id": f"item-{n:08}", "categories": [f"c{n % 50}"], "attributes": {"price": n % 97}}
+            records.append(Record(settings.topic("items"), 0, n, START_MS, None, json.dumps(item).encode()))
+            vector = Vector(f"item-{n:08}", rows[n % 1_000].tobytes(), "none", "", Source(0, n))
+            records.append(Record(settings.topic("vectors"), 0, n, START_MS, None, encode(vector)))
+        processor.apply(1, records, START_MS, 0, publish=False)
+
+
+def admitted(processor: Processor, users: Sequence[int], items: int, number: int, type_of: str = "purchase") -> None:
+    """An event of each of these users, its statistics but no gradient step."""
+    events = [
+        Event(type_of, START_MS + number, f"user-{user:012}", item_id=f"item-{(user * 7 + number) % items:08}")
+        for user in users
+    ]
+    batch = processor.learner.admit(events, [START_MS + number] * len(events), START_MS)
+    for scorer in processor.learner.scorers:
+        if scorer.name in ("companions", "factorization", "popularity"):
+            scorer.observe(batch.seen)
+
+
+def epochs(processor: Processor, users: int, items: int) -> Iterator[list[Record]]:
+    """Micro-batches of users drawn at random."""
+    chance, topic = np.random.default_rng(2), processor.settings.topic("events")
+    for epoch in range(TIMED_EPOCHS):
+        records = []
+        for n in range(EPOCH_EVENTS):
+            at = START_MS + 10_000 + epoch * EPOCH_EVENTS + n
+            body = {"event_type": "like", "timestamp": at, "user_id": f"user-{chance.integers(users):012}"}
+            body |= {"item_id": f"item-{chance.integers(items):08}", "event_id": f"e{epoch}-{n}"}
+            records.append(Record(topic, 0, epoch * EPOCH_EVENTS + n, at, None, json.dumps(body).encode()))
+        yield records
+
+
+def timed(processor: Processor, users: int, items: int) -> float:
+    """Milliseconds per event of the median epoch, the first ones let go by."""
+    took = []
+    for number, records in enumerate(epochs(processor, users, items), 2):
+        began = time.perf_counter()
+        processor.apply(number, records, records[-1].timestamp, 0)
+        processor.pending()
+        took.append(time.perf_counter() - began)
+    return float(np.median(took[2:])) * 1000 / EPOCH_EVENTS
+
+
+def of_users(count: int) -> dict[str, Any]:
+    """So many users with two purchases each."""
+    processor = learner(Settings())
+    described(processor, ITEMS)
+    before, was = state_bytes(processor), resident()
+    began = time.perf_counter()
+    for number in range(2):
+        for start in range(0, count, AT_ONCE):
+            admitted(processor, range(start, min(start + AT_ONCE, count)), ITEMS, number)
+    seconds = time.perf_counter() - began
+    taken, grown = state_bytes(processor) - before, resident() - was
+    row = {"users": count, "bytes_each": taken / count, "resident_each": grown / count}
+    return row | {"admitted_per_s": 2 * count / seconds, "ms_per_event": timed(processor, count, ITEMS)}
+
+
+def of_items(count: int) -> dict[str, Any]:
+    """So many items with vectors."""
+    processor = learner(Settings())
+    before, was = state_bytes(processor), resident()
+    described(processor, count)
+    processor.learner.resize()
+    taken, grown = state_bytes(processor) - before, resident() - was
+    admitted(processor, range(1_000), count, 0)
+    row = {"items": count, "bytes_each": taken / count, "resident_each": grown / count}
+    return row | {"ms_per_event": timed(processor, 1_000, count)}
+
+
+def of_ids(count: int) -> dict[str, Any]:
+    """So many ids of events within the window."""
+    keys = np.random.default_rng(3).integers(-(2**63), 2**63 - 1, count).tolist()
+    seen, was, began = Seen(WINDOW_MS), resident(), time.perf_counter()
+    for n, key in enumerate(keys):
+        seen.add(key, START_MS + WINDOW_MS * n // count)
+    seconds = time.perf_counter() - began
+    row = {"event_ids": count, "bytes_each": seen.nbytes / count, "resident_each": (resident() - was) / count}
+    return row | {"us_each": seconds * 1e6 / count}
+
+
+def of_heavy_user(count: int) -> dict[str, Any]:
+    """One user with so many events over 2,000 items, and 1,000 others."""
+    processor = learner(Settings())
+    described(processor, ITEMS)
+    admitted(processor, range(1_000), ITEMS, 0)
+    before = state_bytes(processor)
+    for start in range(0, count, AT_ONCE):
+        events = [
+            Event("purchase", START_MS + n, "user-000000000000", item_id=f"item-{n % ITEMS:08}")
+            for n in range(start, min(start + AT_ONCE, count))
+        ]
+        processor.learner.admit(events, [START_MS + n for n in range(len(events))], START_MS)
+    taken = state_bytes(processor) - before
+    return {"events_of_one_user": count, "bytes_of_it": taken, "ms_per_event": timed(processor, 1, ITEMS)}
+
+
+def of_popular_item(count: int) -> dict[str, Any]:
+    """One item that so many users consume."""
+    processor = learner(Settings())
+    described(processor, ITEMS)
+    empty = state_bytes(processor)
+    for start in range(0, count, AT_ONCE):
+        admitted(processor, range(start, min(start + AT_ONCE, count)), 1, 0)
+    taken = state_bytes(processor) - empty
+    return {"users_of_one_item": count, "bytes_per_user": taken / count, "ms_per_event": timed(processor, count, 1)}
+
+
+LINES = {
+    "users": of_users,
+    "items": of_items,
+    "ids": of_ids,
+    "heavy-user": of_heavy_user,
+    "popular-item": of_popular_item,
+}
+MOST = {"items": 100_000}
+"""Beyond which the arenas of one line would not fit into the memory of a small machine."""
+
+
+def main() -> None:
+    """See above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("line", nargs="?", choices=LINES)
+    parser.add_argument("--count", type=int, default=SIZES[0])
+    parser.add_argument("--results", type=Path, help="where to write the table as JSON, too")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.line:
+        print(json.dumps(LINES[given.line](given.count)))
+        return
+    rows = []
+    for line in LINES:
+        for count in SIZES:
+            if count > MOST.get(line, count):
+                continue
+            command = [sys.executable, __file__, line, "--count", str(count)]
+            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            print("  ".join(f"{key} {value:,.1f}" for key, value in rows[-1].items()).replace(".0 ", " "), flush=True)
+    if given.results:
+        given.results.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
