@@ -22,6 +22,12 @@ TIMEOUT_S = 3
 """Of transactions; the broker looks for those past it every second, Kafka's default is every 10 s."""
 
 
+LEAN: dict[str, Any] = {"effort": "lean"}
+"""For faults that have nothing to do with what is learned: the processors are the broker's."""
+STOP_S = 60.0
+"""Beside the broker, the traffic and other cases an interpreter can take its time to end."""
+
+
 class Trial:
     """One case while it runs."""
 
@@ -57,6 +63,7 @@ class Trial:
         kafka = {"transaction_timeout_s": TIMEOUT_S} | changed.pop("kafka", {})
         address, folder = bootstrap or self.broker.bootstrap, self._folder / self.name
         self._world = World.make(address, namespace, folder, through=through, kafka=kafka, **changed)
+        self._world.stop_s = STOP_S
         return self._world
 
     def busy(self) -> Traffic:
@@ -86,8 +93,18 @@ class Trial:
 
 def learns_on(service: Service, timeout_s: float = 120) -> None:
     """Wait until it has committed another epoch; raises AssertionError where it does not, or has ended."""
-    before, deadline = service.metrics().get("headrace_epoch", 0.0), time.monotonic() + timeout_s
-    while service.metrics().get("headrace_epoch", 0.0) <= before:
+    _rises(service, "headrace_epoch", 1, timeout_s)
+
+
+def reads_on(service: Service, events: int = 20) -> None:
+    """Wait until it has learned from so many more events, in epochs that are committed."""
+    _rises(service, "headrace_events_consumed_total", events, 120)
+
+
+def _rises(service: Service, name: str, by: float, timeout_s: float) -> None:
+    before, deadline = service.metrics().get(name, 0.0), time.monotonic() + timeout_s
+    while service.metrics().get(name, 0.0) < before + by:
         assert service.process.poll() is None, f"it ended with {service.process.returncode}:\n{service.said}"
-        assert time.monotonic() < deadline, f"no epoch after {before:.0f} for {timeout_s} s:\n{service.stacks()}"
+        said = f"{name} was {before:.0f} and is not {by:.0f} more after {timeout_s} s"
+        assert time.monotonic() < deadline, f"{said}:\n{service.stacks()}"
         time.sleep(0.1)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from crashing import World, wait_for
-from faults import Trial, learns_on
+from faults import LEAN, Trial, learns_on
 from kafka import KafkaAdminClient
 from oracle import Report
 from proxy import Proxy
@@ -25,7 +25,7 @@ TRANSACTIONS = "__transaction_state"
 
 def broker_crashes(trial: Trial) -> Report:
     """The broker is killed under load and comes back: Headrace waits, recovers and loses nothing."""
-    world = trial.found()
+    world = trial.found(learning=LEAN)
     with trial.busy() as traffic, world.run() as service:
         for _ in range(trial.times):
             service.wait_ready()
@@ -46,7 +46,7 @@ def behind_a_proxy(trial: Trial) -> Iterator[tuple[World, Proxy]]:
     with Proxy(inner) as proxy:
         engine = replace(kafka_engine(os.environ, print), detour=Detour(inner, proxy.port))
         with Broker(engine, None, 0) as broker:
-            yield trial.found(broker.bootstrap, proxy.bootstrap), proxy
+            yield trial.found(broker.bootstrap, proxy.bootstrap, learning=LEAN), proxy
 
 
 def connections(trial: Trial) -> Report:
@@ -89,7 +89,7 @@ def black_holes(trial: Trial) -> Report:
 
 def partitions(trial: Trial) -> Report:
     """Partitions are added to the inputs under load: each record of them is read, from offset 0."""
-    world = trial.found()
+    world = trial.found(learning=LEAN)
     counts = dict.fromkeys(GROWING, world.settings.kafka.partitions)
     with trial.busy() as traffic, world.run() as service, closing(_admin(world.bootstrap)) as admin:
         service.wait_ready()
@@ -114,7 +114,7 @@ def leaders(trial: Trial) -> Report:
     back.
     """
     with start_cluster(3, announce=print) as cluster:
-        world = trial.found(cluster.bootstrap)
+        world = trial.found(cluster.bootstrap, learning=LEAN)
         with trial.busy() as traffic, world.run() as service, closing(_admin(world.bootstrap)) as admin:
             service.wait_ready()
             for number in range(trial.times):

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from committed_log import CommittedLog
 from crashing import World
-from faults import Trial, learns_on
+from faults import LEAN, Trial, learns_on
 from oracle import Report
 from stepping_clock import SteppingClock
 
@@ -17,7 +17,7 @@ SEEN_MS = 30_000
 
 def clocks(trial: Trial) -> Report:
     """Each step is seen by an epoch at least; now and then the learner is killed and starts by the new clock."""
-    world = trial.found()
+    world = trial.found(learning=LEAN)
     clock, ahead = SteppingClock(world.folder), 0.0
     with trial.busy() as traffic:
         service = world.run(variables=clock.variables)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crashing import World, wait_for
-from faults import Trial, learns_on
+from faults import LEAN, Trial, learns_on
 from oracle import Report
 from service import Service
 
@@ -59,7 +59,8 @@ def full_disk(trial: Trial) -> Report:
 
     Every third time the learner is killed while the disk is full, and starts on it.
     """
-    world = trial.found(epochs={"snapshot_interval_s": 0.5, "snapshots_hourly": 0, "snapshots_daily": 0})
+    epochs = {"snapshot_interval_s": 0.5, "snapshots_hourly": 0, "snapshots_daily": 0}
+    world = trial.found(epochs=epochs, learning=LEAN)
     with small_disk(world.settings.epochs.snapshots) as disk, trial.busy() as traffic:
         service = world.run()
         try:

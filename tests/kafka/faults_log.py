@@ -11,7 +11,7 @@ from pathlib import Path
 
 from committed_log import Place
 from crashing import World
-from faults import Trial, learns_on
+from faults import Trial, learns_on, reads_on
 from kafka import KafkaAdminClient, TopicPartition
 from oracle import Report
 from service import ROOT
@@ -30,7 +30,7 @@ def retention(trial: Trial) -> Report:
         try:
             for number in range(trial.times):
                 service.wait_ready()
-                learns_on(service)
+                reads_on(service)
                 trial.pause(0.5, 2)
                 service.kill()
                 unread = number % 2 == 0
@@ -39,7 +39,7 @@ def retention(trial: Trial) -> Report:
                 trial.strike("gaps of unread events" if unread else "gaps behind the snapshot")
                 service = world.run("--accept-gap")
             service.wait_ready()
-            learns_on(service)
+            reads_on(service)
             service.kill()
             with world.run() as last:  # needs no leave: the state after a gap was written down
                 return world.finish(last)
@@ -67,7 +67,7 @@ def _is_refused(world: World, gone: dict[Place, tuple[int, int]], *, unread: boo
         line = refused.said.splitlines()[-1]
         assert "Traceback" not in refused.said
     assert line.startswith("headrace: "), line
-    assert "--accept-gap" in line, line
+    assert "--accept-gap" in line, f"{line}\ngone are {gone}"
     named = {(topic, int(number)): (int(a), int(b)) for topic, number, a, b in RANGE.findall(line)}
     if unread:
         expected = {place: (read, start) for place, (read, start) in gone.items() if read < start}
