@@ -6,7 +6,8 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ STOP_S = 60.0
 
 
 class Trial:
-    """One case while it runs."""
+    """One case while it runs. A context manager that leaves no life of its world behind."""
 
     def __init__(
         self, name: str, folder: Path, times: int, broker: Callable[[], Broker], seed: int, epochs: int = 50_000
@@ -45,6 +46,7 @@ class Trial:
         self._broker = broker
         self._began = time.monotonic()
         self._world: World | None = None
+        self._lives = ExitStack()
 
     @property
     def broker(self) -> Broker:
@@ -65,6 +67,18 @@ class Trial:
         self._world = World.make(address, namespace, folder, through=through, kafka=kafka, **changed)
         self._world.stop_s = STOP_S
         return self._world
+
+    def live(self, *arguments: str, variables: Mapping[str, str] | None = None) -> Service:
+        """A new life, which ends with the trial if nothing ends it before."""
+        return self._lives.enter_context(self.world.run(*arguments, variables=variables))
+
+    def __enter__(self) -> Trial:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing stays behind."""
+        self._lives.close()
 
     def busy(self) -> Traffic:
         """Events for longer than any case takes."""

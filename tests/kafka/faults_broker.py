@@ -91,7 +91,8 @@ def partitions(trial: Trial) -> Report:
     """Partitions are added to the inputs under load: each record of them is read, from offset 0."""
     world = trial.found(learning=LEAN)
     counts = dict.fromkeys(GROWING, world.settings.kafka.partitions)
-    with trial.busy() as traffic, world.run() as service, closing(_admin(world.bootstrap)) as admin:
+    with trial.busy() as traffic, closing(_admin(world.bootstrap)) as admin:
+        service = trial.live()
         service.wait_ready()
         for _ in range(trial.times):
             kind = trial.chance.choice(GROWING)
@@ -102,7 +103,7 @@ def partitions(trial: Trial) -> Report:
             if trial.chance.random() < 0.2:
                 service.kill()
                 trial.strike("SIGKILLs")
-                service = world.run()
+                service = trial.live()
                 service.wait_ready()
         learns_on(service)
         traffic.finish()

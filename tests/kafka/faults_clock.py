@@ -20,29 +20,25 @@ def clocks(trial: Trial) -> Report:
     world = trial.found(learning=LEAN)
     clock, ahead = SteppingClock(world.folder), 0.0
     with trial.busy() as traffic:
-        service = world.run(variables=clock.variables)
-        try:
-            for number in range(trial.times):
-                service.wait_ready()
-                learns_on(service)
-                back = number % 2 == 1
-                step = trial.chance.uniform(2, 5) * trial.chance.choice((MINUTE_S, HOUR_S, DAY_S))
-                ahead += -step if back else step
-                clock.set(ahead)
-                trial.strike("steps back" if back else "steps ahead")
-                learns_on(service)
-                trial.pause(0, 1.5)
-                if number % 5 == 4:
-                    service.kill()
-                    trial.strike("SIGKILLs")
-                    service = world.run(variables=clock.variables)
+        service = trial.live(variables=clock.variables)
+        for number in range(trial.times):
             service.wait_ready()
             learns_on(service)
-            traffic.finish()
-            report = world.finish(service)
-        finally:
-            if service.process.poll() is None:
+            back = number % 2 == 1
+            step = trial.chance.uniform(2, 5) * trial.chance.choice((MINUTE_S, HOUR_S, DAY_S))
+            ahead += -step if back else step
+            clock.set(ahead)
+            trial.strike("steps back" if back else "steps ahead")
+            learns_on(service)
+            trial.pause(0, 1.5)
+            if number % 5 == 4:
                 service.kill()
+                trial.strike("SIGKILLs")
+                service = trial.live(variables=clock.variables)
+        service.wait_ready()
+        learns_on(service)
+        traffic.finish()
+        report = world.finish(service)
     jumps = _jumps(world)
     assert jumps >= trial.times, f"the epochs' clocks jumped {jumps} times only"
     trial.notes.append(f"{jumps} jumps in the epochs' clocks")

@@ -26,26 +26,22 @@ def retention(trial: Trial) -> Report:
     """
     world = trial.found(epochs={"snapshot_interval_s": 600})
     with trial.busy(), closing(KafkaAdminClient(bootstrap_servers=world.bootstrap)) as admin:
-        service = world.run()
-        try:
-            for number in range(trial.times):
-                service.wait_ready()
-                reads_on(service)
-                trial.pause(0.5, 2)
-                service.kill()
-                unread = number % 2 == 0
-                gone = _delete_events(world, admin, unread=unread)
-                _is_refused(world, gone, unread=unread)
-                trial.strike("gaps of unread events" if unread else "gaps behind the snapshot")
-                service = world.run("--accept-gap")
+        service = trial.live()
+        for number in range(trial.times):
             service.wait_ready()
             reads_on(service)
+            trial.pause(0.5, 2)
             service.kill()
-            with world.run() as last:  # needs no leave: the state after a gap was written down
-                return world.finish(last)
-        finally:
-            if service.process.poll() is None:
-                service.kill()
+            unread = number % 2 == 0
+            gone = _delete_events(world, admin, unread=unread)
+            _is_refused(world, gone, unread=unread)
+            trial.strike("gaps of unread events" if unread else "gaps behind the snapshot")
+            service = trial.live("--accept-gap")
+        service.wait_ready()
+        reads_on(service)
+        service.kill()
+    with world.run() as last:  # needs no leave: the state after a gap was written down
+        return world.finish(last)
 
 
 def _delete_events(world: World, admin: KafkaAdminClient, *, unread: bool) -> dict[Place, tuple[int, int]]:
