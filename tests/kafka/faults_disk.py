@@ -66,7 +66,7 @@ def full_disk(trial: Trial) -> Report:
         for number in range(trial.times):
             service.wait_ready()
             _written(world)
-            _fill(disk, leaving=trial.chance.choice((0, 0, 4096, 100_000, 3_000_000)))
+            _fill(disk, leaving=trial.chance.choice((0, 0, 4096, 100_000)))
             trial.strike("full disks")
             service = _endures(trial, service, killed=number % 3 == 2)
             (disk / "filler").unlink()
