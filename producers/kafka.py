@@ -29,6 +29,9 @@ What kafka-python 3.0.12 really does, read in its source, and what follows:
   send_offsets_to_transaction was seen to wait for ever. So both are waited for until the coordinator must have
   ended the transaction one way or the other: then the result is unknown, and recovery finds out. A late EndTxn
   of the producer left behind is fenced by its successor.
+- After a lost connection the sender can sleep until a batch expires, though its records could be sent again:
+  flush() was seen to wait for delivery_timeout_ms. Called anew it wakes the sender, so it is given little time,
+  and again, until the coordinator must have given the transaction up.
 - close() flushes first, and raises if that takes longer than its timeout, leaving the thread running.
 """
 
@@ -37,6 +40,7 @@ from __future__ import annotations
 # kafka-python declares itself typed and is so in part.
 # mypy: disable-error-code="no-untyped-call, no-any-return"
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -56,6 +60,7 @@ from pipeline.ports import CommitUnknown, Fenced, LogGap, Positions
 MAX_REQUEST_BYTES = MAX_MESSAGE_BYTES + (256 << 10)
 ANSWER_S = 15.0
 """The coordinator looks for transactions past their timeout every 10 s."""
+FLUSH_S = 0.5
 _FENCING = (ProducerFencedError, InvalidProducerEpochError)
 
 
@@ -126,7 +131,7 @@ class KafkaSink:
             futures = [self._send(producer, output) for output in outputs]
             if manifest is not None:
                 futures.append(self._send_manifest(producer, manifest))
-            producer.flush()
+            self._flush(producer)
             for future in futures:
                 at = int(future.get(timeout=0).offset)
             self._within_limit(lambda: self._send_positions(producer, positions))
@@ -176,6 +181,25 @@ class KafkaSink:
             **self._options,
         }
 
+    def _flush(self, producer: KafkaProducer) -> None:
+        """Wait until each record is acknowledged or has failed; each turn wakes the client's sender.
+
+        Raises CommitUnknown where that takes longer than the coordinator waits for the transaction.
+        """
+        deadline = time.monotonic() + self._limit_s
+        while True:
+            try:
+                producer.flush(timeout=FLUSH_S)
+                return
+            except KafkaTimeoutError:
+                if time.monotonic() > deadline:
+                    raise CommitUnknown(f"{self._id}: records are not acknowledged") from None
+
+    @property
+    def _limit_s(self) -> float:
+        """By then the coordinator has ended the transaction one way or the other."""
+        return self._timeout_ms / 1000 + ANSWER_S
+
     def _within_limit(self, request: Callable[[], None]) -> None:
         """Make a request that may never return; by the limit the coordinator has given the transaction up.
 
@@ -191,7 +215,7 @@ class KafkaSink:
 
         thread = threading.Thread(target=make, name="transaction", daemon=True)
         thread.start()
-        thread.join(self._timeout_ms / 1000 + ANSWER_S)
+        thread.join(self._limit_s)
         if thread.is_alive():
             raise CommitUnknown(f"{self._id}: no answer from the transaction's coordinator")
         if failures:

@@ -58,7 +58,8 @@ def main() -> int:
             times = chosen.kills if name == "kills" else chosen.times
             trial = Trial(name, folder, times, broker, chosen.seed, chosen.epochs)
             try:
-                print(trial.line(CASES[name](trial)), flush=True)
+                with trial:
+                    print(trial.line(CASES[name](trial)), flush=True)
             except AssertionError as error:
                 failed += 1
                 print(f"{name}: FAILED after {dict(trial.struck)}: {error}", flush=True)

@@ -34,6 +34,7 @@ class World:
     folder: Path
     config: Path
     settings: Settings
+    stop_s: float = STOP_S
 
     @classmethod
     def make(
@@ -87,7 +88,7 @@ class World:
         """Let it read everything, ask it to stop, and judge."""
         service.wait_ready()
         wait_until_read(self, service, timeout_s)
-        code = service.stop_within(STOP_S)
+        code = service.stop_within(self.stop_s)
         assert code == 0, f"exit {code} after SIGTERM:\n{service.said}"
         return self.judge()
 

@@ -6,7 +6,8 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,14 @@ TIMEOUT_S = 3
 """Of transactions; the broker looks for those past it every second, Kafka's default is every 10 s."""
 
 
+LEAN: dict[str, Any] = {"effort": "lean"}
+"""For faults that have nothing to do with what is learned: the processors are the broker's."""
+STOP_S = 60.0
+"""Beside the broker, the traffic and other cases an interpreter can take its time to end."""
+
+
 class Trial:
-    """One case while it runs."""
+    """One case while it runs. A context manager that leaves no life of its world behind."""
 
     def __init__(
         self, name: str, folder: Path, times: int, broker: Callable[[], Broker], seed: int, epochs: int = 50_000
@@ -39,6 +46,7 @@ class Trial:
         self._broker = broker
         self._began = time.monotonic()
         self._world: World | None = None
+        self._lives = ExitStack()
 
     @property
     def broker(self) -> Broker:
@@ -57,7 +65,20 @@ class Trial:
         kafka = {"transaction_timeout_s": TIMEOUT_S} | changed.pop("kafka", {})
         address, folder = bootstrap or self.broker.bootstrap, self._folder / self.name
         self._world = World.make(address, namespace, folder, through=through, kafka=kafka, **changed)
+        self._world.stop_s = STOP_S
         return self._world
+
+    def live(self, *arguments: str, variables: Mapping[str, str] | None = None) -> Service:
+        """A new life, which ends with the trial if nothing ends it before."""
+        return self._lives.enter_context(self.world.run(*arguments, variables=variables))
+
+    def __enter__(self) -> Trial:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing stays behind."""
+        self._lives.close()
 
     def busy(self) -> Traffic:
         """Events for longer than any case takes."""
@@ -86,8 +107,18 @@ class Trial:
 
 def learns_on(service: Service, timeout_s: float = 120) -> None:
     """Wait until it has committed another epoch; raises AssertionError where it does not, or has ended."""
-    before, deadline = service.metrics().get("headrace_epoch", 0.0), time.monotonic() + timeout_s
-    while service.metrics().get("headrace_epoch", 0.0) <= before:
+    _rises(service, "headrace_epoch", 1, timeout_s)
+
+
+def reads_on(service: Service, events: int = 20) -> None:
+    """Wait until it has learned from so many more events, in epochs that are committed."""
+    _rises(service, "headrace_events_consumed_total", events, 120)
+
+
+def _rises(service: Service, name: str, by: float, timeout_s: float) -> None:
+    before, deadline = service.metrics().get(name, 0.0), time.monotonic() + timeout_s
+    while service.metrics().get(name, 0.0) < before + by:
         assert service.process.poll() is None, f"it ended with {service.process.returncode}:\n{service.said}"
-        assert time.monotonic() < deadline, f"no epoch after {before:.0f} for {timeout_s} s:\n{service.stacks()}"
+        said = f"{name} was {before:.0f} and is not {by:.0f} more after {timeout_s} s"
+        assert time.monotonic() < deadline, f"{said}:\n{service.stacks()}"
         time.sleep(0.1)

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from crashing import World, wait_for
-from faults import Trial, learns_on
+from faults import LEAN, Trial, learns_on
 from kafka import KafkaAdminClient
 from oracle import Report
 from proxy import Proxy
@@ -22,7 +22,7 @@ TRANSACTIONS = "__transaction_state"
 
 def broker_crashes(trial: Trial) -> Report:
     """The broker is killed under load and comes back: Headrace waits, recovers and loses nothing."""
-    world = trial.found()
+    world = trial.found(learning=LEAN)
     with trial.busy() as traffic, world.run() as service:
         for _ in range(trial.times):
             service.wait_ready()
@@ -47,7 +47,7 @@ def behind_a_proxy(trial: Trial) -> Iterator[tuple[World, Proxy]]:
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT",
         }
         with start_broker("kafka", announce=print, properties=detour) as broker:
-            yield trial.found(broker.bootstrap, proxy.bootstrap), proxy
+            yield trial.found(broker.bootstrap, proxy.bootstrap, learning=LEAN), proxy
 
 
 def connections(trial: Trial) -> Report:
@@ -90,9 +90,10 @@ def black_holes(trial: Trial) -> Report:
 
 def partitions(trial: Trial) -> Report:
     """Partitions are added to the inputs under load: each record of them is read, from offset 0."""
-    world = trial.found()
+    world = trial.found(learning=LEAN)
     counts = dict.fromkeys(GROWING, world.settings.kafka.partitions)
-    with trial.busy() as traffic, world.run() as service, closing(_admin(world.bootstrap)) as admin:
+    with trial.busy() as traffic, closing(_admin(world.bootstrap)) as admin:
+        service = trial.live()
         service.wait_ready()
         for _ in range(trial.times):
             kind = trial.chance.choice(GROWING)
@@ -103,7 +104,7 @@ def partitions(trial: Trial) -> Report:
             if trial.chance.random() < 0.2:
                 service.kill()
                 trial.strike("SIGKILLs")
-                service = world.run()
+                service = trial.live()
                 service.wait_ready()
         learns_on(service)
         traffic.finish()
@@ -115,7 +116,7 @@ def leaders(trial: Trial) -> Report:
     back.
     """
     with start_cluster(3, announce=print) as cluster:
-        world = trial.found(cluster.bootstrap)
+        world = trial.found(cluster.bootstrap, learning=LEAN)
         with trial.busy() as traffic, world.run() as service, closing(_admin(world.bootstrap)) as admin:
             service.wait_ready()
             for number in range(trial.times):

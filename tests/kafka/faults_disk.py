@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crashing import World, wait_for
-from faults import Trial, learns_on
+from faults import LEAN, Trial, learns_on
 from oracle import Report
 from service import Service
 
@@ -59,32 +59,29 @@ def full_disk(trial: Trial) -> Report:
 
     Every third time the learner is killed while the disk is full, and starts on it.
     """
-    world = trial.found(epochs={"snapshot_interval_s": 0.5, "snapshots_hourly": 0, "snapshots_daily": 0})
+    epochs = {"snapshot_interval_s": 0.5, "snapshots_hourly": 0, "snapshots_daily": 0}
+    world = trial.found(epochs=epochs, learning=LEAN)
     with small_disk(world.settings.epochs.snapshots) as disk, trial.busy() as traffic:
-        service = world.run()
-        try:
-            for number in range(trial.times):
-                service.wait_ready()
-                _written(world)
-                _fill(disk, leaving=trial.chance.choice((0, 0, 4096, 100_000, 3_000_000)))
-                trial.strike("full disks")
-                service = _endures(trial, world, service, killed=number % 3 == 2)
-                (disk / "filler").unlink()
-                _written(world)
-            traffic.finish()
-            return world.finish(service)
-        finally:
-            if service.process.poll() is None:
-                service.kill()
+        service = trial.live()
+        for number in range(trial.times):
+            service.wait_ready()
+            _written(world)
+            _fill(disk, leaving=trial.chance.choice((0, 0, 4096, 100_000)))
+            trial.strike("full disks")
+            service = _endures(trial, service, killed=number % 3 == 2)
+            (disk / "filler").unlink()
+            _written(world)
+        traffic.finish()
+        return world.finish(service)
 
 
-def _endures(trial: Trial, world: World, service: Service, *, killed: bool) -> Service:
+def _endures(trial: Trial, service: Service, *, killed: bool) -> Service:
     """It learns and counts the errors, over a kill too; gives the one that lives."""
     _fails(service)
     if killed:
         service.kill()
         trial.strike("SIGKILLs while full")
-        service = world.run()
+        service = trial.live()
         service.wait_ready()
         _fails(service)
     learns_on(service)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from committed_log import Place
 from crashing import World
-from faults import Trial, learns_on
+from faults import Trial, learns_on, reads_on
 from kafka import KafkaAdminClient, TopicPartition
 from oracle import Report
 from service import ROOT
@@ -26,26 +26,22 @@ def retention(trial: Trial) -> Report:
     """
     world = trial.found(epochs={"snapshot_interval_s": 600})
     with trial.busy(), closing(KafkaAdminClient(bootstrap_servers=world.bootstrap)) as admin:
-        service = world.run()
-        try:
-            for number in range(trial.times):
-                service.wait_ready()
-                learns_on(service)
-                trial.pause(0.5, 2)
-                service.kill()
-                unread = number % 2 == 0
-                gone = _delete_events(world, admin, unread=unread)
-                _is_refused(world, gone, unread=unread)
-                trial.strike("gaps of unread events" if unread else "gaps behind the snapshot")
-                service = world.run("--accept-gap")
+        service = trial.live()
+        for number in range(trial.times):
             service.wait_ready()
-            learns_on(service)
+            reads_on(service)
+            trial.pause(0.5, 2)
             service.kill()
-            with world.run() as last:  # needs no leave: the state after a gap was written down
-                return world.finish(last)
-        finally:
-            if service.process.poll() is None:
-                service.kill()
+            unread = number % 2 == 0
+            gone = _delete_events(world, admin, unread=unread)
+            _is_refused(world, gone, unread=unread)
+            trial.strike("gaps of unread events" if unread else "gaps behind the snapshot")
+            service = trial.live("--accept-gap")
+        service.wait_ready()
+        reads_on(service)
+        service.kill()
+    with world.run() as last:  # needs no leave: the state after a gap was written down
+        return world.finish(last)
 
 
 def _delete_events(world: World, admin: KafkaAdminClient, *, unread: bool) -> dict[Place, tuple[int, int]]:
@@ -67,7 +63,7 @@ def _is_refused(world: World, gone: dict[Place, tuple[int, int]], *, unread: boo
         line = refused.said.splitlines()[-1]
         assert "Traceback" not in refused.said
     assert line.startswith("headrace: "), line
-    assert "--accept-gap" in line, line
+    assert "--accept-gap" in line, f"{line}\ngone are {gone}"
     named = {(topic, int(number)): (int(a), int(b)) for topic, number, a, b in RANGE.findall(line)}
     if unread:
         expected = {place: (read, start) for place, (read, start) in gone.items() if read < start}

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from crashing import World, wait_for
-from faults import PER_SECOND, TIMEOUT_S, Trial
+from faults import LEAN, PER_SECOND, TIMEOUT_S, Trial
 from kill_points import POINTS
 from oracle import Report
 from service import Service, small_settings, write_settings
@@ -31,7 +31,7 @@ def kills(trial: Trial) -> Report:
 
 def points(trial: Trial) -> Report:
     """SIGKILL before or after each named step of the protocol, at its first to fifth time."""
-    world = trial.found(epochs={"snapshot_interval_s": 0.5})
+    world = trial.found(epochs={"snapshot_interval_s": 0.5}, learning=LEAN)
     with trial.busy():
         for number in range(max(trial.times, len(POINTS))):
             point = POINTS[number % len(POINTS)]
@@ -47,7 +47,7 @@ def points(trial: Trial) -> Report:
 
 def tiny_epochs(trial: Trial) -> Report:
     """One record per epoch, tens of thousands in a row: a start stays quick, by snapshot and by replaying it all."""
-    world = trial.found(epochs={"max_events": 1, "snapshot_interval_s": 5})
+    world = trial.found(epochs={"max_events": 1, "snapshot_interval_s": 5}, learning=LEAN)
     slowest, each = 0.0, trial.epochs // max(trial.times, 1)
     with world.traffic(trial.epochs, max(PER_SECOND, trial.epochs), trial.chance.randrange(2**31)) as traffic:
         wait_for(lambda: traffic.exhausted, trial.epochs / 50 + 60, "all is sent")
@@ -75,7 +75,7 @@ def _reached(service: Service, epoch: float) -> bool:
 
 def pauses(trial: Trial) -> Report:
     """SIGSTOP for longer than the transaction's timeout: fenced by the broker, it recovers by itself."""
-    world = trial.found()
+    world = trial.found(learning=LEAN)
     with trial.busy() as traffic, world.run() as service:
         for _ in range(trial.times):
             service.wait_ready()
@@ -91,7 +91,7 @@ def pauses(trial: Trial) -> Report:
 
 def twins(trial: Trial) -> Report:
     """Two learners of one shard at once, each with a folder of its own: one ends for good, in one line, exit 1."""
-    world = trial.found()
+    world = trial.found(learning=LEAN)
     homes = [_home(world, name) for name in ("one", "two")]
     with trial.busy() as traffic:
         for left in reversed(range(trial.times)):
@@ -126,14 +126,14 @@ def _home(world: World, name: str) -> Path:
     """Settings of a learner of the same shard that keeps its snapshots elsewhere."""
     folder = world.folder / name
     folder.mkdir()
-    changed = {"kafka": {"transaction_timeout_s": TIMEOUT_S}}
+    changed = {"kafka": {"transaction_timeout_s": TIMEOUT_S}, "learning": LEAN}
     keys = small_settings(world.bootstrap, world.settings.namespace, folder / "snapshots", **changed)
     return write_settings(folder / "headrace.yaml", keys)
 
 
 def same_home(trial: Trial) -> Report:
     """A second learner over the first one's snapshot folder: it is refused at once, the first never notices."""
-    world = trial.found()
+    world = trial.found(learning=LEAN)
     with trial.busy() as traffic, world.run() as first:
         first.wait_ready()
         for _ in range(trial.times):

@@ -16,9 +16,9 @@ FEW = {"connections": 2, "full-disk": 2, "clocks": 3, "retention": 2, "partition
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", FEW)
 def test_faults_lose_nothing_and_double_nothing(name: str, broker: Broker, tmp_path: Path) -> None:
-    trial = Trial(name, tmp_path, FEW[name], lambda: broker, seed=1)
-    report = CASES[name](trial)
-    print(trial.line(report))
+    with Trial(name, tmp_path, FEW[name], lambda: broker, seed=1) as trial:
+        report = CASES[name](trial)
+        print(trial.line(report))
     assert sum(trial.struck.values()) >= FEW[name]
     assert report.events > 20
     assert report.epochs > 5
