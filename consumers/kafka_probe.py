@@ -11,6 +11,7 @@ from __future__ import annotations
 # mypy: disable-error-code="no-untyped-call, no-any-return"
 import socket
 import ssl
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from typing import Any
@@ -27,6 +28,8 @@ MOST_BROKERS = 5
 _TLS_ALERT = b"\x15\x03"
 _X509 = {9: "is not valid yet", 10: "has expired", 23: "was revoked"}
 _OTHER_HOST = (62, 63, 64)
+# What kafka-python raises on bytes that are no answer to what was asked.
+_GARBLED = (OSError, KafkaError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error)
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
@@ -35,7 +38,7 @@ class _Cause(Exception):
 
 
 class _Unanswered(Exception):
-    """Nobody listens, or the host is not known."""
+    """Nobody listens, the host is not known, or no answer comes in time."""
 
 
 def why_unreachable(bootstrap: str, options: Mapping[str, Any]) -> str | None:
@@ -90,7 +93,9 @@ class _Attempt:
                     self._asked(channel, ApiVersionsRequest(version=0))
                     self._logged_in(channel)
                     answer = self._asked(channel, MetadataRequest(version=1, topics=[]))
-                except (OSError, KafkaError, ValueError) as error:
+                except TimeoutError as error:
+                    raise _Unanswered from error
+                except _GARBLED as error:
                     raise self._refused(error) from error
         return [(broker.host, broker.port) for broker in answer.brokers]
 
@@ -103,6 +108,8 @@ class _Attempt:
     def _handshaken(self, plain: socket.socket) -> ssl.SSLSocket:
         try:
             return self._options["ssl_context"].wrap_socket(plain, server_hostname=self._host)
+        except TimeoutError as error:
+            raise _Unanswered from error
         except ssl.SSLCertVerificationError as error:
             raise _Cause(self._untrusted(error)) from error
         except ssl.SSLError as error:
@@ -174,7 +181,7 @@ class _Attempt:
             return _Cause(_alert(error))
         if "SSL" not in self._protocol and self._speaks_tls():
             return _Cause(self._wants_tls())
-        return _Cause(f"ends the connection at the first requests ({type(error).__name__}); is it a Kafka?")
+        return _Cause(f"does not answer as a Kafka does ({type(error).__name__}); kafka.bootstrap says where it is")
 
     def _wants_tls(self) -> str:
         wanted = "sasl_ssl" if self._protocol.startswith("SASL") else "ssl or sasl_ssl"

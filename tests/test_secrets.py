@@ -116,6 +116,7 @@ def test_a_file_that_is_no_yaml_is_not_quoted(tmp_path: Path, text: str, said: s
         (SASL, "kafka.sasl_password: needed by kafka.security_protocol sasl_ssl; give it as HEADRACE__KAFKA__SASL_PAS"),
         (SASL | PASSWORD | {"HEADRACE__KAFKA__SASL_PASSWORD_FILE": "/x"}, "only one of them can be given"),
         (SASL | {"HEADRACE__KAFKA__SASL_PASSWORD": ""}, "kafka.sasl_password: must be text, and not empty"),
+        (SASL | {"HEADRACE__KAFKA__SASL_PASSWORD": f"{CANARY}\0"}, "kafka.sasl_password: must be text, and not empty"),
         (SASL | PASSWORD | {"HEADRACE__KAFKA__SASL_PASSWORD__X": CANARY}, "is not a section"),
         (
             SASL | PASSWORD | {"HEADRACE__KAFKA__SASL_MECHANISM": "GSSAPI"},
@@ -198,3 +199,24 @@ def test_files_that_cannot_be_used_are_named(
 def variables(given: dict[str, Any]) -> dict[str, str]:
     named = {f"HEADRACE__KAFKA__{key}": value for key, value in given.items() if value is not None}
     return named | {"HEADRACE__KAFKA__SECURITY_PROTOCOL": "ssl"}
+
+
+def test_every_client_of_kafka_is_given_the_connections_options() -> None:
+    """Those of the demo alone are not: its broker is its own, on loopback."""
+    import ast
+
+    clients = {"KafkaConsumer", "KafkaProducer", "KafkaAdminClient"}
+    ours = {"KafkaSource", "KafkaGroupSource", "KafkaSink", "KafkaReplay", "create_topics", "publish_lines"}
+    root, seen = Path(__file__).parents[1], []
+    for path in (
+        found for package in ("pipeline", "consumers", "producers") for found in (root / package).rglob("*.py")
+    ):
+        if path.name == "demo.py" or path.parent.name == "broker":
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in clients | ours:
+                given = ast.unparse(node)
+                assert "options" in given, f"{path}:{node.lineno}: {given}"
+                assert "**" in given or name in ours, f"{path}:{node.lineno}: {given}"
+                seen.append(name)
+    assert set(seen) == clients | ours

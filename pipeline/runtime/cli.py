@@ -160,7 +160,7 @@ def publish(
         refused = 0
         for path, (name, key) in plan:
             lines = (line for _, line in read_jsonl(path))
-            with progress(f"publishing {path.name}", "lines") as advance:
+            with progress(shown(f"publishing {path.name}"), "lines") as advance:
                 report = publish_lines(bootstrap, name, lines, key, rate, lambda n: advance(n, None), options)
             typer.echo(shown(f"{path}: {report.published} lines to {name} in {report.seconds:.1f} s"))
             for refusal in report.refusals:

@@ -260,6 +260,12 @@ class TestEmbedded:
             assert broker.kind == "embedded"
             assert "Maven (mvn) was not found" in broker.description
 
+    def test_does_not_stand_in_for_a_kafka_with_properties_of_its_own(self, tmp_path: Path) -> None:
+        bare = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+        for kind in ("auto", "embedded"):
+            with pytest.raises(BrokerUnavailable, match=r"Java 17|knows no properties"):
+                start_broker(kind, environment=bare, properties={"num.io.threads": "2"})  # type: ignore[arg-type]
+
     def test_an_old_java_is_named(self, tmp_path: Path) -> None:
         java = _program(tmp_path / "java", "echo 'openjdk version \"11.0.2\" 2019-01-15' >&2")
         with pytest.raises(BrokerUnavailable, match=f"{java} is Java 11"):

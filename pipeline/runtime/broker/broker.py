@@ -204,6 +204,8 @@ def _engine(
     kind: Kind, environment: Mapping[str, str], announce: Announce, properties: Mapping[str, str]
 ) -> Engine:
     if kind == "embedded":
+        if properties:
+            raise BrokerUnavailable("the embedded broker knows no properties of Kafka")
         return embedded_engine()
     try:
         return kafka_engine(environment, announce, properties)
