@@ -36,7 +36,8 @@ class KafkaReplay:
     def __init__(self, bootstrap: str, options: Mapping[str, Any] | None = None) -> None:
         """Connects at once; raises ConnectionError."""
         self._bootstrap = bootstrap
-        self._consumer = new_consumer(bootstrap, _POLL_MS, {"max_partition_fetch_bytes": _AHEAD_BYTES} | dict(options or {}))
+        fetch = {"max_partition_fetch_bytes": _AHEAD_BYTES}
+        self._consumer = new_consumer(bootstrap, _POLL_MS, fetch | dict(options or {}))
         self._ahead: defaultdict[KafkaPartition, deque[Record]] = defaultdict(deque)
         self._next: dict[KafkaPartition, int] = {}
         self._stable_ends: dict[KafkaPartition, int] = {}
