@@ -16,8 +16,9 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,12 @@ import psutil
 import torch
 
 from consumers.decoding import JsonDecoder
+from pipeline.epochs.cold_files import FileColdStore
+from pipeline.epochs.disk import Folder
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.seen import Seen
 from pipeline.messages import Event, Record, Source, Vector, encode
-from pipeline.settings import Settings
+from pipeline.settings import Learning, Settings
 from producers.dead_letters import dead_letter_output
 
 KINDS = ("events", "items", "users", "vectors", "event-vectors")
@@ -42,10 +45,11 @@ TIMED_EPOCHS = 12
 WINDOW_MS = 7 * 86_400_000
 
 
-def learner(settings: Settings) -> Processor:
-    """A blank one on this machine's processor."""
+def learner(settings: Settings, folder: Path | None = None) -> Processor:
+    """A blank one on this machine's processor, which pages users out into a folder."""
     decode = JsonDecoder({settings.topic(kind): kind for kind in KINDS})
-    return Processor(settings, torch.device("cpu"), decode, dead_letter_output)
+    cold = None if folder is None else FileColdStore(Folder(folder))
+    return Processor(settings, torch.device("cpu"), decode, dead_letter_output, cold=cold)
 
 
 def resident() -> int:
@@ -111,18 +115,29 @@ def timed(processor: Processor, users: int, items: int) -> float:
     return float(np.median(took[2:])) * 1000 / EPOCH_EVENTS
 
 
-def of_users(count: int) -> dict[str, Any]:
-    """So many users with two purchases each."""
-    processor = learner(Settings())
+def of_users(count: int, in_memory: int = 0) -> dict[str, Any]:
+    """So many users with two purchases each, `in_memory` of them (0: all) when an epoch ends, the others on disk."""
+    with TemporaryDirectory() as folder:
+        return _of_users(count, in_memory, Path(folder))
+
+
+def _of_users(count: int, in_memory: int, folder: Path) -> dict[str, Any]:
+    processor = learner(Settings(learning=Learning(users_in_memory=in_memory)), folder)
     described(processor, ITEMS)
     before, was = state_bytes(processor), resident()
     began = time.perf_counter()
     for number in range(2):
         for start in range(0, count, AT_ONCE):
             admitted(processor, range(start, min(start + AT_ONCE, count)), ITEMS, number)
+            processor.learner.users.paging.settle()
     seconds = time.perf_counter() - began
     taken, grown = state_bytes(processor) - before, resident() - was
-    row = {"users": count, "bytes_each": taken / count, "resident_each": grown / count}
+    row = {
+        "users": count,
+        "paged_out": processor.learner.users.paging.cold,
+        "bytes_each": taken / count,
+        "resident_each": grown / count,
+    }
     return row | {"admitted_per_s": 2 * count / seconds, "ms_per_event": timed(processor, count, ITEMS)}
 
 
@@ -176,7 +191,7 @@ def of_popular_item(count: int) -> dict[str, Any]:
     return {"users_of_one_item": count, "bytes_per_user": taken / count, "ms_per_event": timed(processor, count, 1)}
 
 
-LINES = {
+LINES: dict[str, Callable[..., dict[str, Any]]] = {
     "users": of_users,
     "items": of_items,
     "ids": of_ids,
@@ -192,20 +207,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("line", nargs="?", choices=LINES)
     parser.add_argument("--count", type=int, default=SIZES[0])
+    parser.add_argument("--in-memory", type=int, default=0, help="of users: learning.users_in_memory")
     parser.add_argument("--results", type=Path, help="where to write the table as JSON, too")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.line:
-        print(json.dumps(LINES[given.line](given.count)))
+        more = {"in_memory": given.in_memory} if given.in_memory else {}
+        print(json.dumps(LINES[given.line](given.count, **more)))
         return
     rows = []
-    for line in LINES:
-        for count in SIZES:
-            if count > MOST.get(line, count):
-                continue
-            command = [sys.executable, __file__, line, "--count", str(count)]
-            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-            print("  ".join(f"{key} {value:,.1f}" for key, value in rows[-1].items()).replace(".0 ", " "), flush=True)
+    lines = [(line, count, 0) for line in LINES for count in SIZES if count <= MOST.get(line, count)]
+    lines += [("users", count, count // 10) for count in SIZES]
+    for line, count, in_memory in lines:
+        command = [sys.executable, __file__, line, "--count", str(count), "--in-memory", str(in_memory)]
+        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        print("  ".join(f"{key} {value:,.1f}".removesuffix(".0") for key, value in rows[-1].items()), flush=True)
     if given.results:
         given.results.write_text(json.dumps(rows, indent=1) + "\n")
 
