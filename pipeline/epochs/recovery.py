@@ -9,23 +9,27 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from pipeline.epochs.digest import config_hash
-from pipeline.epochs.history import EPOCH, Standing, read_verified, standing_after, verify_inputs
+from pipeline.epochs.history import (
+    CLAIM,
+    DIGEST_RESET,
+    EPOCH,
+    REWIND,
+    Past,
+    Standing,
+    standing_after,
+    verify_inputs,
+)
 from pipeline.epochs.processor import Processor
-from pipeline.messages import Begin, Counts, Manifest, Range, Record, TopicPartition
+from pipeline.epochs.replay import GO_ON, Progress, RecoveryRefused, events_in, gone, named, replay
+from pipeline.epochs.rewinding import Undone
+from pipeline.messages import Begin, Counts, Manifest, Range, Rewind, TopicPartition
 from pipeline.ports import Clock, LogGap, Sink, SnapshotDamaged, SnapshotStore, SnapshotTooNew, Source
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
-
-CLAIM = "claim"
-DIGEST_RESET = "digest-reset"
-FORK = "state and log disagree"
-GO_ON = "Go on without these events with --accept-gap."
-
-
-class RecoveryRefused(RuntimeError):
-    """The log, the snapshots and the settings do not fit together; going on would lose or double something."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,48 @@ class Identity:
 class Recovered:
     """A processor as of the last committed manifest, and where that is.
 
-    `anew`: digests start anew from there, so only snapshots from now on lead to this state.
+    `anew`: only snapshots from now on lead to this state, digests start anew from there or epochs were taken back.
     """
 
     processor: Processor
     standing: Standing
     replayed: int
     anew: bool
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where a replay begins: a processor, the manifest that it stands at (`known`), those after it.
+
+    `saved_at` (ms) and `size` (bytes) are the snapshot's; 0 without one.
+    """
+
+    processor: Processor
+    standing: Standing
+    known: tuple[Manifest, ...]
+    manifests: list[Manifest]
+    saved_at: int = 0
+    size: int = 0
+
+    def told(self, now: int) -> str:
+        """What is begun with and what is to be replayed, for a person; `now` in ms."""
+        start = "an empty state"
+        if self.standing.epoch:
+            start = f"the snapshot of epoch {self.standing.epoch} ({self.size / 1e6:.1f} MB"
+            start += f", {_age(now - self.saved_at)} old)" if self.saved_at else ")"
+        events = events_in(self.manifests, self.processor.settings.topic("events"))
+        line = f"starting from {start}, then {len(self.manifests)} epochs to replay"
+        if not self.manifests:
+            return line
+        return f"{line}, {self.manifests[0].epoch} to {self.manifests[-1].epoch}: {events} events"
+
+
+def _age(ms: int) -> str:
+    seconds = max(ms, 0) // 1000
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def marker(
@@ -59,7 +98,7 @@ def marker(
     skipped: tuple[Range, ...] = (),
     begins: tuple[Begin, ...] = (),
 ) -> Manifest:
-    """A manifest that reads nothing: a claim, or a digest reset, which may step over ranges that the log has lost."""
+    """A manifest that reads nothing: a claim, a rewind, or a digest reset, which may step over what the log lost."""
     return Manifest(
         epoch=standing.epoch + 1,
         instance=who.instance,
@@ -86,44 +125,103 @@ def recover(
     clock: Clock,
     *,
     accept_gap: bool = False,
+    rewind: Rewind | None = None,
     on_standing: Callable[[Standing], None] = lambda standing: None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Recovered:
     """Bring a shard back to its last committed manifest; returns after the claim is committed.
 
-    `on_standing` hears where the log stands before the claim.
+    With `rewind` it is brought back to where that leads, and a manifest says
+    so, unless this instance has committed one before. `on_standing` hears
+    where the log stands before the claim.
 
     Raises Fenced (another instance is newer), RecoveryRefused, or what source and sink raise.
     """
     sink.start()
-    processor, base, known, manifests = _base(sink, snapshots, fresh)
-    try:
-        standing = standing_after(manifests, base)
-        verify_inputs(manifests, base.input_digest)
-    except LogGap as error:
-        raise RecoveryRefused(str(error)) from error
+    base = base_of(sink, snapshots, fresh, rewind)
+    manifests, settings = base.manifests, base.processor.settings
+    if any(m.kind == REWIND and m.instance == who.instance for m in manifests):
+        rewind = None
+    standing = _joined(base)
     on_standing(standing)
     starts = source.starts()
     begins = _begins(starts, standing)
     lost = _lost(starts, standing, begins)
-    if lost and not accept_gap:
-        raise RecoveryRefused(f"events that were not read yet are gone: {_named(lost)}. {GO_ON}")
-    watermark = manifests[-1].watermark if manifests else processor.ledger.watermark
-    standing = _mark(CLAIM, sink, standing, processor.settings, watermark, who, clock, begins=begins)
-    ours = (who.fingerprint, config_hash(processor.settings))
-    epochs = (*known, *(m for m in manifests if m.kind == EPOCH))
-    # Beyond a reset lies the state of a process that may have left out what the log could not give it then.
-    exact = not any(m.kind == DIGEST_RESET for m in manifests)
-    exact = exact and all((m.fingerprint, m.config_hash) == ours for m in epochs)
+    if not accept_gap:
+        _refuse_gaps(lost, gone(manifests, starts))
+    watermark = manifests[-1].watermark if manifests else base.processor.ledger.watermark
+    standing = _mark(CLAIM, sink, standing, settings, watermark, who, clock, begins=begins)
     if standing.epoch > 1:
-        log.info("starting from %s, then %d epochs to replay", _snapshot_name(base.epoch), len(manifests))
-    whole = _replay(processor, source, manifests, accept_gap, exact, on_progress)
-    anew = bool(lost) or not (exact and whole)
+        log.info("%s", base.told(clock.now_ms()))
+        _tell_past(standing.past)
+    if rewind is not None:
+        mark = marker(REWIND, standing, settings, watermark, who, clock.now_ms())
+        manifests = [*manifests, replace(mark, rewind=rewind)]
+    undone = Undone(manifests)
+    exact = _exact(base, manifests, undone, who)
+    replayed = replay(
+        base.processor, source, manifests, undone,
+        accept_gap=accept_gap, exact=exact, new=rewind is not None, on_progress=on_progress,
+    )  # fmt: skip
+    reached = base.processor.ledger.watermark
+    if rewind is not None:
+        standing = _commit_rewind(sink, standing, manifests[-1], base.processor, replayed.left_out)
+    anew = bool(lost or replayed.missed) or not exact
     if anew:
         log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
-        reached = processor.ledger.watermark
-        standing = _mark(DIGEST_RESET, sink, standing, processor.settings, reached, who, clock, lost)
-    return Recovered(processor, standing, len(manifests), anew)
+        standing = _mark(DIGEST_RESET, sink, standing, settings, reached, who, clock, lost, missed=replayed.missed)
+    rewound = any(m.kind == REWIND for m in manifests)
+    return Recovered(base.processor, standing, len(manifests), anew or rewound)
+
+
+def _joined(base: Base) -> Standing:
+    """Where the manifests after a base lead; raises RecoveryRefused where they do not follow from it."""
+    try:
+        standing = standing_after(base.manifests, base.standing)
+        verify_inputs(base.manifests, base.standing.input_digest)
+    except LogGap as error:
+        raise RecoveryRefused(str(error)) from error
+    return standing
+
+
+def _refuse_gaps(lost: Sequence[Range], missing: Sequence[Range]) -> None:
+    """Raises RecoveryRefused, with every range that the log holds no more: not read yet, or needed for the replay."""
+    told = []
+    if lost:
+        told.append(f"events that were not read yet are gone: {named(lost)}.")
+    if missing:
+        told.append(f"what past epochs read, and this start must read again, is gone: {named(missing)}.")
+    if told:
+        raise RecoveryRefused(" ".join([*told, GO_ON]))
+
+
+def _exact(base: Base, manifests: Sequence[Manifest], undone: Undone, who: Identity) -> bool:
+    """Whether a replay must come to the digests that the manifests name, but for those that were taken back.
+
+    Beyond a reset lies the state of a process that may have left out what the
+    log could not give it then.
+    """
+    counting = [m for m in manifests if undone.by(m.epoch) is None]
+    if any(m.kind == DIGEST_RESET for m in counting):
+        return False
+    ours = (who.fingerprint, config_hash(base.processor.settings))
+    made = (*base.known, *(m for m in counting if m.kind in (EPOCH, REWIND)))
+    return all((m.fingerprint, m.config_hash) == ours for m in made)
+
+
+def _commit_rewind(sink: Sink, standing: Standing, mark: Manifest, processor: Processor, left_out: int) -> Standing:
+    """The manifest of a rewind, now that it is known where it leads."""
+    assert mark.rewind is not None
+    watermark = processor.ledger.watermark
+    made = replace(
+        mark, state_digest=processor.state_digest, watermark=watermark, rewind=replace(mark.rewind, left_out=left_out)
+    )
+    return standing.after(made, sink.commit([], made, {}))
+
+
+def _tell_past(past: Past) -> None:
+    if told := str(past):
+        log.warning("so far in this log: %s", told)
 
 
 def _mark(
@@ -136,8 +234,10 @@ def _mark(
     clock: Clock,
     skipped: tuple[Range, ...] = (),
     begins: tuple[Begin, ...] = (),
+    missed: Sequence[Range] = (),
 ) -> Standing:
     mark = marker(kind, standing, settings, watermark, who, clock.now_ms(), skipped, begins)
+    mark = replace(mark, missed=tuple(missed))
     passed = {TopicPartition(part.topic, part.partition): part.stop for part in skipped}
     return standing.after(mark, sink.commit([], mark, passed))
 
@@ -155,19 +255,18 @@ def _lost(starts: Mapping[TopicPartition, int], standing: Standing, begins: Sequ
     return tuple(Range(tp.topic, tp.partition, at, starts[tp], 0, 0) for tp, at in behind)
 
 
-def _named(ranges: Sequence[Range]) -> str:
-    return ", ".join(f"{part.topic}-{part.partition} [{part.start}, {part.stop})" for part in ranges)
+def base_of(
+    sink: Sink, snapshots: SnapshotStore, fresh: Callable[[], Processor], rewind: Rewind | None = None
+) -> Base:
+    """A processor from the newest snapshot that is whole, belongs to this log and was not taken back by a rewind.
 
-
-def _base(
-    sink: Sink, snapshots: SnapshotStore, fresh: Callable[[], Processor]
-) -> tuple[Processor, Standing, list[Manifest], list[Manifest]]:
-    """A processor from the newest snapshot that is whole and belongs to this log, its manifest, those after it.
-
-    Only these are read: the epochs topic is kept for ever and may be long.
+    `rewind` is one that is about to be. Only the manifest of the snapshot and
+    those after it are read: the epochs topic is kept for ever and may be long.
     Without such a snapshot, a blank processor and every manifest.
     """
     for epoch in reversed(snapshots.epochs()):
+        if rewind is not None and epoch > rewind.base:
+            continue
         try:
             snapshot = snapshots.load(epoch)
         except SnapshotDamaged as error:
@@ -185,6 +284,9 @@ def _base(
         if (tail[0].epoch, tail[0].state_digest) != (standing.epoch, standing.state_digest):
             log.warning("snapshot of epoch %d is of another history: its digest is not the manifest's", epoch)
             continue
+        if by := Undone(tail[1:]).by(epoch):
+            log.info("snapshot of epoch %d was taken back by the rewind in epoch %d", epoch, by)
+            continue
         processor = fresh()
         try:
             processor.load(dict(snapshot.tensors))
@@ -192,45 +294,10 @@ def _base(
             log.warning("snapshot of epoch %d does not fit these settings (%s)", epoch, error)
             continue
         processor.state_digest = standing.state_digest
-        return processor, standing, tail[:1], tail[1:]
-    return fresh(), Standing(), [], list(sink.manifests())
-
-
-def _replay(
-    processor: Processor,
-    source: Source,
-    manifests: Sequence[Manifest],
-    accept_gap: bool,
-    exact: bool,
-    on_progress: Callable[[int, int], None],
-) -> bool:
-    """Do committed epochs again; returns whether nothing of the log was missing."""
-    whole = True
-    for done, manifest in enumerate(manifests, 1):
-        records = _records(source, manifest, accept_gap) if manifest.kind == EPOCH else ()
-        if records is None:
-            whole = False
-        elif manifest.kind == EPOCH:
-            processor.apply(manifest.epoch, records, manifest.clock, manifest.effort)
-            if exact and whole and processor.state_digest != manifest.state_digest:
-                raise RecoveryRefused(
-                    f"replaying epoch {manifest.epoch} gave state {processor.state_digest[:16]}, its manifest says "
-                    f"{manifest.state_digest[:16]}: {FORK}"
-                )
-        processor.state_digest = manifest.state_digest
-        on_progress(done, len(manifests))
-    return whole
-
-
-def _records(source: Source, manifest: Manifest, accept_gap: bool) -> Sequence[Record] | None:
-    """What an epoch read; None where the log lacks some of it and may."""
-    try:
-        return read_verified(source, manifest.ranges)
-    except LogGap as error:
-        if not accept_gap:
-            raise RecoveryRefused(f"epoch {manifest.epoch} cannot be replayed: {error}. {GO_ON}") from error
-        log.warning("accepted gap in epoch %d: %s", manifest.epoch, error)
-        return None
+        size = sum(tensor.numel() * tensor.element_size() for tensor in snapshot.tensors.values())
+        known, saved_at = tuple(tail[:1]), snapshot.header.get("saved_at", 0)
+        return Base(processor, standing, known, tail[1:], saved_at, size)
+    return Base(fresh(), Standing(), (), list(sink.manifests()))
 
 
 def overtaken(sink: Sink, standing: Standing, instance: str) -> str | None:
@@ -239,7 +306,3 @@ def overtaken(sink: Sink, standing: Standing, instance: str) -> str | None:
         if manifest.kind == CLAIM and manifest.epoch > standing.epoch and manifest.instance != instance:
             return manifest.instance
     return None
-
-
-def _snapshot_name(epoch: int) -> str:
-    return f"the snapshot of epoch {epoch}" if epoch else "an empty state"

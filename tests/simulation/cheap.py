@@ -49,11 +49,11 @@ class CheapProcessor:
         self.total = 0
         self.users: dict[int, tuple[int, int]] = {}
         self.due: dict[int, int] = {}
-        self._decode = JsonDecoder({settings.topic(kind): kind for kind in ("events", "items", "users")})
+        self.decode = JsonDecoder({settings.topic(kind): kind for kind in ("events", "items", "users")})
 
     def apply(self, epoch: int, records: Sequence[Record], clock: int, effort: int = FULL_EFFORT) -> Applied:
         """As `Processor.apply`."""
-        intake = take_in(records, self._decode, self.ledger, self.settings.topic("events"))
+        intake = take_in(records, self.decode, self.ledger, self.settings.topic("events"))
         outputs: list[Output] = []
         for item in intake.items:
             self.total = folded(self.total, number(item.key if isinstance(item, Tombstone) else item.item_id))
