@@ -86,7 +86,7 @@ def replay(
     events, of_events = 0, events_in(manifests, processor.settings.topic("events"))
     for done, manifest in enumerate(manifests, 1):
         if manifest.kind == EPOCH:
-            records, lacking = _records(source, manifest, accept_gap)
+            records, lacking = records_of(source, manifest, accept_gap)
             found.missed += lacking
             records = taken_back.kept(manifest, records)
             applied = processor.apply(manifest.epoch, records, manifest.clock, manifest.effort)
@@ -110,7 +110,7 @@ def events_in(manifests: Sequence[Manifest], events_topic: str) -> int:
     return sum(_events(manifest, events_topic) for manifest in manifests)
 
 
-def _records(source: Source, manifest: Manifest, accept_gap: bool) -> tuple[Sequence[Record], list[Range]]:
+def records_of(source: Source, manifest: Manifest, accept_gap: bool) -> tuple[Sequence[Record], list[Range]]:
     """What an epoch read, and the ranges of which the log lacks some and may: what is left of those is taken.
 
     Above all the erasures among it: an epoch is not passed over for what is missing beside them.

@@ -85,6 +85,10 @@ class Audience:
         self.touch_items(torch.tensor(known, dtype=torch.int64), len(catalogue))
         self.trending_stale |= self.trending_at > UNPUBLISHED
 
+    def owed(self, clock: int) -> tuple[int, int]:
+        """How many users' lists are due by now, and of how many they are to be withdrawn."""
+        return int((self._users.due_U <= clock).sum()), len(self._orphans[0])
+
     def orphans(self, catalogue: Ids) -> tuple[list[str], list[str]]:
         """Users and items, so many at a time, whose lists are withdrawn now, unless they have got new ones since."""
         taken = [names[:MAX_LISTS_PER_EPOCH] for names in self._orphans]

@@ -23,6 +23,7 @@ from pipeline.runtime.options import (
     option,
     settings_of,
 )
+from pipeline.runtime.rewind_command import rewind
 from pipeline.runtime.snapshot_commands import snapshot
 from pipeline.settings import Settings
 
@@ -38,6 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(snapshot, name="snapshot")
+app.command()(rewind)
 
 KEYS = {
     "events": "user_id",

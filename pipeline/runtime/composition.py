@@ -27,7 +27,7 @@ from pipeline.epochs.snapshot import FileSnapshotStore
 from pipeline.ports import CommitUnknown, Encoder, Fenced
 from pipeline.runtime.embedder import Embedder
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
-from pipeline.runtime.runner import Health, Parts, Runner
+from pipeline.runtime.runner import Health, Parts
 from pipeline.settings import Settings, SettingsError
 from producers.dead_letters import dead_letter_output
 from producers.kafka import KafkaSink
@@ -103,10 +103,10 @@ def identity(device: torch.device, threads: int) -> Identity:
     return Identity(name, f"headrace-{version('headrace')} {fingerprint(device, threads)}")
 
 
-def learner_runner(
+def learner_parts(
     settings: Settings, registry: CollectorRegistry, health: Health, *, accept_gap: bool = False
-) -> Runner:
-    """The learner's loop over Kafka and the snapshot folder."""
+) -> Parts:
+    """What a learner is made of: Kafka, and the snapshot folder, which it now owns. Raises FolderInUse."""
     device = device_of(settings.learning.device)
     threads = fix_threads(settings, device)
     clock = SystemClock()
@@ -120,19 +120,17 @@ def learner_runner(
             bootstrap, name, settings.topic("epochs"), 0, name, transaction_timeout_s=kafka.transaction_timeout_s
         )
 
-    return Runner(
-        Parts(
-            settings=settings,
-            make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs), clock),
-            make_sink=make_sink,
-            make_processor=lambda: new_processor(settings, device),
-            snapshots=FileSnapshotStore(settings.snapshot_folder, ladder),
-            who=identity(device, threads),
-            clock=clock,
-            metrics=LearnerMetrics(registry),
-            health=health,
-            accept_gap=accept_gap,
-        )
+    return Parts(
+        settings=settings,
+        make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs), clock),
+        make_sink=make_sink,
+        make_processor=lambda: new_processor(settings, device),
+        snapshots=FileSnapshotStore(settings.snapshot_folder, ladder),
+        who=identity(device, threads),
+        clock=clock,
+        metrics=LearnerMetrics(registry),
+        health=health,
+        accept_gap=accept_gap,
     )
 
 

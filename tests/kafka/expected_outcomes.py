@@ -29,7 +29,7 @@ class OutcomeModel:
 
     def check(self, manifest: dict[str, Any], records: Sequence[Record], made: Sequence[Output]) -> None:
         """Raises AssertionError where counts or lists are not what these records ask for."""
-        outcomes, touched = self._follow(records)
+        outcomes, touched = self.follow(records)
         said = {name: count for name, count in manifest["counts"].items() if name != "lists" and count}
         assert said == dict(outcomes), f"epoch {manifest['epoch']}: counts {said}, the records give {dict(outcomes)}"
         lists = [json.loads(o.value) for o in made if o.value is not None and o.topic.endswith("recommendations.v1")]
@@ -43,7 +43,8 @@ class OutcomeModel:
                 missing = [name for name in self._publishing.lists if not keys[name, user]]
                 assert not missing, f"epoch {manifest['epoch']}: {user} was touched and got no list {missing}"
 
-    def _follow(self, records: Sequence[Record]) -> tuple[Counter[str], dict[str, int]]:
+    def follow(self, records: Sequence[Record]) -> tuple[Counter[str], dict[str, int]]:
+        """Take an epoch's records; what became of events, and each touched user's last one."""
         outcomes: Counter[str] = Counter()
         events: list[tuple[int, int, int, Record, Event]] = []
         for record in records:

@@ -19,16 +19,13 @@ from typing import Any, Protocol
 import crc32c
 import torch
 from committed_log import CommittedLog, Place
-from expected_outcomes import OutcomeModel
+from history_without import INPUTS, History
 from kafka.partitioner.default import murmur2
 
-from consumers.decoding import JsonDecoder
 from pipeline.epochs.processor import Processor
 from pipeline.messages import Output, Record
 from pipeline.settings import Settings, load_settings
-from producers.dead_letters import dead_letter_output
 
-INPUTS = ("events", "items", "users", "vectors", "event-vectors")
 PUBLISHED = ("recommendations", "similar")
 GENESIS = "0" * 64
 
@@ -41,6 +38,7 @@ class Report:
     epochs: int = 0
     claims: int = 0
     resets: int = 0
+    rewinds: int = 0
     records: int = 0
     events: int = 0
     lists: int = 0
@@ -91,6 +89,7 @@ def judge(log: Log, settings: Settings) -> tuple[Report, Processor]:
     processor = check_replay(manifests, log, settings, report)
     kinds = Counter(manifest["kind"] for manifest in manifests)
     report.epochs, report.claims, report.resets = kinds["epoch"], kinds["claim"], kinds["digest-reset"]
+    report.rewinds = kinds["rewind"]
     report.records = sum(len(log.partition(place)) for place in log.places(inputs))
     report.events = sum(len(log.partition(place)) for place in log.places(inputs[:1]))
     for manifest in manifests:
@@ -115,6 +114,9 @@ def check_chain(manifests: Sequence[dict[str, Any]]) -> None:
             watermark = manifest["watermark"]
         else:
             assert manifest["ranges"] == [], f"epoch {number} is a {manifest['kind']} and reads"
+            assert (manifest["kind"] == "rewind") == bool(manifest.get("rewind")), f"epoch {number}: what kind is it?"
+            # What moved the watermark may have been left out.
+            watermark = manifest["watermark"] if manifest["kind"] == "rewind" else watermark
         assert manifest["input_digest"] == digest, f"epoch {number}: its input digest does not follow"
 
 
@@ -177,25 +179,23 @@ def check_counts(manifests: Sequence[dict[str, Any]], log: Log, events: str) -> 
 
 def check_replay(manifests: Sequence[dict[str, Any]], log: Log, settings: Settings, report: Report) -> Processor:
     """A clean process that replays the ranges reaches the same digests, and the same bytes lie on the topics."""
-    decode = JsonDecoder({settings.topic(kind): kind for kind in INPUTS})
-    processor = Processor(settings, same_device(manifests), decode, dead_letter_output)
-    model = OutcomeModel(settings, decode)
+    device = same_device(manifests)
+    history = History(settings, device, log)
     published: defaultdict[Place, list[tuple[bytes | None, bytes | None]]] = defaultdict(list)
     dead: Counter[Any] = Counter()
-    for manifest in manifests:
+    for done, manifest in enumerate(manifests):
         if manifest["kind"] == "epoch":
-            records = [
-                record
-                for part in manifest["ranges"]
-                for record in log.between((part["topic"], part["partition"]), part["from"], part["to"])
-            ]
-            applied = processor.apply(manifest["epoch"], records, manifest["clock"], manifest["effort"])
+            records = history.records(manifest)
+            applied = history.processor.apply(manifest["epoch"], records, manifest["clock"], manifest["effort"])
             made = [output for output in applied.outputs if not output.topic.endswith(".dlq")]
-            model.check(manifest, records, made)
+            history.outcomes.check(manifest, records, made)
             for output in made:
                 published[placed(output, log)].append((output.key, output.value))
             dead.update(_letter(o.topic, o.key, o.value, o.headers) for o in applied.outputs if o not in made)
-        digest = processor.state_digest
+        elif manifest["kind"] == "rewind":
+            history = History(settings, device, log)
+            history.live_again(manifests[: done + 1])
+        digest = history.processor.state_digest
         assert manifest["state_digest"] == digest, (
             f"epoch {manifest['epoch']} of {len(manifests)}: replay gives state {digest[:16]}, "
             f"the manifest says {manifest['state_digest'][:16]}"
@@ -206,7 +206,7 @@ def check_replay(manifests: Sequence[dict[str, Any]], log: Log, settings: Settin
     report.lists, report.tombstones = sum(v is not None for v in lists), lists.count(None)
     report.similar = sum(len(pairs) for place, pairs in published.items() if "similar" in place[0])
     report.dead_letters = dead.total()
-    return processor
+    return history.processor
 
 
 def same_device(manifests: Sequence[dict[str, Any]]) -> torch.device:
