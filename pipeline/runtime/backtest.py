@@ -217,8 +217,8 @@ def replay_plan(
     """Do the epochs of recorded manifests again, from dumped records or from the files that were published.
 
     Every manifest's ranges, counts, input digest and state digest must come out
-    the same; at a rewind all is done again from the beginning. Returns the report; `lists` gets every published record, a line
-    each. Raises EvaluationFailed.
+    the same; at a rewind all is done again from the beginning. Returns the
+    report; `lists` gets every published record, a line each. Raises EvaluationFailed.
     """
     manifests, records = _read_plan(plan)
     manifests = [*manifests, *(manifest_of(r) for r in records if r.topic == backtest.settings.topic("epochs"))]

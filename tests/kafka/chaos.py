@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from crashing import World, wait_for
+from erasing import erased
 from oracle import Report
 from service import Service, small_settings, write_settings
 from traffic import Traffic
@@ -143,9 +144,14 @@ def _empty(newest: Path) -> None:
     newest.with_suffix(".partial").write_bytes(b"half")
 
 
+def erasures(world: World, broker: Broker, chance: random.Random, count: int) -> Report:
+    """A user erased in every round, then SIGKILL, often with snapshots from before it alone: nobody returns."""
+    return erased(world, chance, count)
+
+
 CASES: dict[str, Callable[[World, Broker, random.Random, int], Report]] = {
     "kills": kills, "pauses": pauses, "twins": twins, "same-home": same_home,
-    "broker-crashes": broker_crashes, "broken-disks": broken_disks,
+    "broker-crashes": broker_crashes, "broken-disks": broken_disks, "erasures": erasures,
 }  # fmt: skip
 
 
