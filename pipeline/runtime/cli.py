@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.runtime.console import Stop, UsageError, print_report, progress, telling
+from pipeline.runtime.erase_command import erase
 from pipeline.runtime.options import (
     BootstrapOption,
     ConfigOption,
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(snapshot, name="snapshot")
 app.command()(rewind)
+app.command()(erase)
 
 KEYS = {
     "events": "user_id",

@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import torch
@@ -26,8 +27,10 @@ from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FileSnapshotStore
 from pipeline.ports import CommitUnknown, Encoder, Fenced
 from pipeline.runtime.embedder import Embedder
+from pipeline.runtime.erasure import Reading
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
 from pipeline.runtime.runner import Health, Parts
+from pipeline.runtime.snapshot_files import ReadSnapshots
 from pipeline.settings import Settings, SettingsError
 from producers.dead_letters import dead_letter_output
 from producers.kafka import KafkaSink
@@ -132,6 +135,26 @@ def learner_parts(
         health=health,
         accept_gap=accept_gap,
     )
+
+
+@contextmanager
+def reading_of(settings: Settings) -> Iterator[Reading]:
+    """Log and snapshots for whoever only reads, beside a learner that may be running."""
+    device = device_of(settings.learning.device)
+    fix_threads(settings, device)
+    bootstrap = settings.kafka.bootstrap
+    inputs = [settings.topic(kind) for kind in LEARNER_INPUTS]
+    named = [*inputs, *(f"{topic}.dlq" for topic in inputs), settings.topic("recommendations")]
+    source, everything = KafkaSource(bootstrap, inputs), KafkaSource(bootstrap, named)
+    sink = KafkaSink(bootstrap, "never-started", settings.topic("epochs"))
+    try:
+        yield Reading(
+            settings, source, everything, sink, ReadSnapshots(settings.snapshot_folder),
+            lambda: new_processor(settings, device),
+        )  # fmt: skip
+    finally:
+        source.close()
+        everything.close()
 
 
 def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.Event) -> None:
