@@ -249,13 +249,46 @@ class Poisoned(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Without(msgspec.Struct, frozen=True, omit_defaults=True, rename={"start": "from", "stop": "to"}):
+    """Events that a rewind leaves out: those to which all that is given applies; every event where nothing is.
+
+    `item_id` also means an impression that shows it. `start` to `stop` are
+    offsets (half-open) of `partition`. `since` to `until` (half-open, ms) are
+    times of appending: a poisoned feed's own times may be false.
+    """
+
+    event_type: str | None = None
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    item_id: str | None = None
+    partition: int | None = None
+    start: int | None = None
+    stop: int | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+class Rewind(msgspec.Struct, frozen=True):
+    """Epochs after `base` were learned again, without the events that any of `without` names.
+
+    What earlier rewinds left out stays out, unless `restore`. `left_out` counts the events newly left out.
+    """
+
+    base: int
+    without: tuple[Without, ...]
+    restore: bool = False
+    left_out: int = 0
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """What one transaction did: enough, with the log, to do it again.
 
     `kind` is `epoch`, `claim` (a learner took over), `digest-reset` or `rewind`.
     A claim's `begins` say where partitions that no manifest names yet begin:
     the first claim's where the log does, any later one's at 0. So what retention
-    takes before it was read can be told.
+    takes before it was read can be told. A digest reset steps over `ranges` that
+    were lost before they were read, and names as `missed` those that were read
+    once and could not be learned again.
     `clock` is the wall clock in ms that the epoch went by. `effort` is how much
     was learned per event, 0 (lean) to 4 (full; what manifests without it mean).
     `poisoned` are records of its ranges that were set apart unread.
@@ -276,6 +309,8 @@ class Manifest(msgspec.Struct, frozen=True):
     effort: Annotated[int, msgspec.Meta(ge=0, le=FULL_EFFORT)] = FULL_EFFORT
     begins: tuple[Begin, ...] = ()
     poisoned: tuple[Poisoned, ...] = ()
+    missed: tuple[Range, ...] = ()
+    rewind: Rewind | None = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaProducer
@@ -16,6 +16,7 @@ from kafka.producer.future import FutureRecordMetadata
 from consumers.kafka_client import BOOTSTRAP_TIMEOUT_MS, unreachable
 from producers.publisher import REPORTED, Line, PublishReport, Refusal, keyed, paced
 
+ANSWER_S = 60
 _IN_FLIGHT = 20_000
 _PROGRESS_EVERY = 500
 
@@ -64,6 +65,21 @@ def publish(
     if on_progress is not None:
         on_progress(published)
     return PublishReport(published, refused, time.monotonic() - began, tuple(refusals))
+
+
+def publish_tombstones(
+    bootstrap: str, topic: str, keys: Sequence[str], options: Mapping[str, Any] | None = None
+) -> list[int]:
+    """Null values under these keys, acknowledged; gives their append times (ms). Raises ConnectionError."""
+    try:
+        producer = KafkaProducer(**_producer_options(bootstrap, options))
+        try:
+            sent = [producer.send(topic, None, key=key.encode()) for key in keys]
+            return [future.get(timeout=ANSWER_S).timestamp for future in sent]
+        finally:
+            _drop(producer)
+    except KafkaError as error:
+        raise unreachable(bootstrap, error, options or {}, topic) from error
 
 
 def _settle(in_flight: deque[FutureRecordMetadata], allowed: int) -> None:

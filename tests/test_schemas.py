@@ -39,7 +39,7 @@ PRODUCED = {
     "similar": Similar("i", 1, "m", 3, (SimilarItem("j", 0.25),)),
     "manifest": Manifest(3, "0", "epoch", (Range("t", 0, 1, 5, 2, 7),), 1, Counts(1, 1), -1, 9, "c", "f", "i", "s"),
 }
-ADDED_LATER = {"manifest": {"effort", "begins", "poisoned"}}
+ADDED_LATER = {"manifest": {"effort", "begins", "poisoned", "missed", "rewind"}}
 """Logs hold messages from before; they mean the default."""
 EVENT = {"event_type": "view", "user_id": "u", "item_id": "i", "timestamp": 1}
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from pipeline.epochs.disk import PARTIAL, Disk
+from pipeline.learning.paging import MemoryColdStore
 from pipeline.ports import ColdDamaged
 
 _NAME = re.compile(r"^cold-(\d{12})-([0-9a-f]{32})\.segment$")
@@ -39,6 +41,25 @@ class FileColdStore:
 
     def released(self, name: str) -> None:
         """Snapshots may name it yet."""
+
+
+class ReadColdStore(MemoryColdStore):
+    """For whoever only reads beside the learner: what it pages out itself stays in memory. A `ports.ColdStore`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(keeps=True)
+        self._folder = folder
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        """Some bytes of a segment; raises ColdDamaged where it cannot be read."""
+        if name in self.blocks:
+            return super().read(name, start, size)
+        try:
+            with (self._folder / name).open("rb") as file:
+                file.seek(start)
+                return file.read(size)
+        except OSError as error:
+            raise ColdDamaged(f"{self._folder / name}: {error.strerror}") from error
 
 
 def is_damaged(read: Callable[[str], bytes], name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.epochs.digest import START, chained_input, record_crc
@@ -11,17 +11,50 @@ from pipeline.messages import Manifest, Range, Record, TopicPartition
 from pipeline.ports import LogGap, Source
 
 EPOCH = "epoch"
+CLAIM = "claim"
+DIGEST_RESET = "digest-reset"
+REWIND = "rewind"
+
+
+@dataclass(frozen=True)
+class Past:
+    """What is to be remembered of a shard for ever: gaps accepted, records lost in them, rewinds, events left out."""
+
+    gaps: int = 0
+    lost: int = 0
+    rewinds: int = 0
+    left_out: int = 0
+
+    def after(self, manifest: Manifest) -> Past:
+        """With one more manifest."""
+        unread = sum(part.stop - part.start for part in manifest.ranges) if manifest.kind == DIGEST_RESET else 0
+        lost = unread + sum(part.records for part in manifest.missed)
+        rewinds, left_out = (1, manifest.rewind.left_out) if manifest.rewind else (0, 0)
+        return Past(self.gaps + (lost > 0), self.lost + lost, self.rewinds + rewinds, self.left_out + left_out)
+
+    def __str__(self) -> str:
+        """For a person; empty where there is nothing to tell."""
+        told = []
+        if self.gaps:
+            told.append(f"{self.gaps} gaps accepted, {self.lost} records lost in them")
+        if self.rewinds:
+            told.append(f"{self.rewinds} rewinds, {self.left_out} events left out by them")
+        return "; ".join(told)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """After a manifest: its number and offset in the epochs topic, both digests, where each partition was read to."""
+    """After a manifest: its number and offset in the epochs topic, both digests, where each partition was read to.
+
+    `past` is what must be told for ever.
+    """
 
     epoch: int = 0
     offset: int = -1
     input_digest: str = START
     state_digest: str = START
     positions: Mapping[TopicPartition, int] = field(default_factory=dict)
+    past: Past = Past()
 
     def after(self, manifest: Manifest, offset: int = -1) -> Standing:
         """Where one more manifest leads. Raises LogGap where it does not join on."""
@@ -38,7 +71,8 @@ class Standing:
                     f"the one before it stopped at {positions[tp]}"
                 )
             positions[tp] = part.stop
-        return Standing(manifest.epoch, offset, manifest.input_digest, manifest.state_digest, positions)
+        past = self.past.after(manifest)
+        return Standing(manifest.epoch, offset, manifest.input_digest, manifest.state_digest, positions, past)
 
     def header(self) -> dict[str, Any]:
         """For a snapshot's header."""
@@ -49,13 +83,15 @@ class Standing:
             "input_digest": self.input_digest,
             "state_digest": self.state_digest,
             "positions": positions,
+            "past": asdict(self.past),
         }
 
     @classmethod
     def of_header(cls, header: Mapping[str, Any]) -> Standing:
         """The inverse of `header`."""
         positions = {TopicPartition(t, p): offset for t, p, offset in header["positions"]}
-        return cls(header["epoch"], header["offset"], header["input_digest"], header["state_digest"], positions)
+        digests = header["input_digest"], header["state_digest"]
+        return cls(header["epoch"], header["offset"], *digests, positions, Past(**header.get("past", {})))
 
 
 def standing_after(manifests: Iterable[Manifest], start: Standing | None = None) -> Standing:

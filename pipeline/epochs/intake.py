@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,6 +99,10 @@ class Ledger:
     def is_duplicate(self, kind: str, actor: str, event_id: str, time: int) -> bool:
         """Whether this id was taken before, within the window; if not, it is now."""
         return not self._seen.add(self.hash(kind, actor, event_id), time)
+
+    def seen_of(self, taken: Iterable[tuple[str, str]]) -> int:
+        """How many of these events (actor, event id) are still remembered, as keyed hashes."""
+        return sum(self.hash("event", actor, event_id) in self._seen for actor, event_id in taken)
 
     def is_late(self, partition: int, time: int) -> bool:
         """Whether a time is further behind the greatest of its partition than allowed.

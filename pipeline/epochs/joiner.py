@@ -77,6 +77,15 @@ class Joiner:
         user = self._ledger.hash(user_id)
         self._vectors = {key: kept for key, kept in self._vectors.items() if kept[0] != user}
 
+    def waiting_of(self, user_id: str) -> int:
+        """How many texts of a user wait for their vector, or vectors for their event."""
+        user = self._ledger.hash(user_id)
+        return len(self._keys.get(user_id, ())) + sum(whose == user for whose, _ in self._vectors.values())
+
+    def leave_out(self, actor: str, event_id: str) -> None:
+        """Drop the vector of a text whose event is not to be learned."""
+        self._vectors.pop(self._ledger.hash("text", actor, event_id), None)
+
     def state(self) -> dict[str, Tensor]:
         """What waits, in order, as bytes."""
         events = msgspec.msgpack.encode([(key, *waiting) for key, waiting in self._events.items()])

@@ -19,6 +19,7 @@ from pipeline.epochs.digest import START, StateDigest
 from pipeline.epochs.intake import IDENTIFY, Intake, Ledger, Timed, take_in
 from pipeline.epochs.joiner import Joined, Joiner
 from pipeline.epochs.publication import Publication
+from pipeline.epochs.rewinding import Named
 from pipeline.evaluation.prequential import Prequential
 from pipeline.evaluation.rival import Tournament
 from pipeline.learning.audience import Audience
@@ -87,7 +88,7 @@ class Processor:
         self.prequential = Prequential((*self.peers, *self.tournament.names), k, halves=halves)
         self.state_digest = START
         self.triggers: dict[int, str] = {}
-        self._decode = decode
+        self.decode = decode
         self._dead_letter = dead_letter
 
     def apply(
@@ -107,7 +108,7 @@ class Processor:
         With `publish` off (a backtest) no list is made.
         """
         self.learner.effort = LADDER[effort]
-        intake = take_in(records, self._decode, self.ledger, self.settings.topic("events"), poisoned)
+        intake = take_in(records, self.decode, self.ledger, self.settings.topic("events"), poisoned)
         publication = Publication(self, epoch, clock)
         before = self.ledger.watermark
         self._take_items(intake, publication, clock)
@@ -135,6 +136,19 @@ class Processor:
         """What of the state lies in the cold store, for a snapshot's header."""
         paging = self.learner.users.paging
         return {"segments": paging.names, "next_segment": paging.next_number}
+
+    def owe(self, concerned: Named, clock: int) -> None:
+        """After a rewind: lists that were published for these are no longer what is known, so others are due.
+
+        So are those that show what expires by the time that was reached before: in that history it had expired.
+        """
+        catalogue = self.learner.catalogue
+        for actor, event_id in concerned.texts:
+            self.joiner.leave_out(actor, event_id)
+        expires_I = catalogue.expires_I[: len(catalogue)]
+        expired_I = (expires_I > self.ledger.watermark) & (expires_I <= concerned.reached)
+        self.audience.withdrawn(torch.nonzero(expired_I).flatten(), clock)
+        self.audience.owe(concerned.users, concerned.items, catalogue.ids, clock)
 
     def state(self) -> dict[str, Tensor]:
         """The whole state but for what `paged_out` names, as named tensors."""

@@ -43,6 +43,11 @@ class Publication:
 
     def publish(self, *, live: bool) -> None:
         """Everything that is due."""
+        users, items = self._of.audience.orphans(self._of.learner.catalogue.ids)
+        for user_id in users:
+            self.withdraw_lists(user_id)
+        for item_id in items:
+            self.withdraw_similar(item_id)
         due = self._of.audience.due(self._clock, live)
         shown: dict[int, list[int]] = {}
         for made in recommend(self._of.learner, due, self._of.ledger.watermark):

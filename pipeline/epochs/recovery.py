@@ -6,27 +6,23 @@ A crash, an unknown commit result and an ordinary start all come through here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from msgspec.structs import replace
+
 from pipeline.epochs.digest import config_hash
-from pipeline.epochs.history import EPOCH, Standing, read_verified, verified_input
+from pipeline.epochs.history import CLAIM, DIGEST_RESET, EPOCH, REWIND, Past, Standing, standing_after, verify_inputs
 from pipeline.epochs.processor import Processor
-from pipeline.messages import Begin, Counts, Manifest, Range, Record, TopicPartition
+from pipeline.epochs.replay import GO_ON, Progress, RecoveryRefused, events_in, gone, named, replay
+from pipeline.epochs.rewinding import Undone
+from pipeline.epochs.tail import Tail, manifests_from
+from pipeline.messages import Begin, Counts, Manifest, Range, Rewind, TopicPartition
 from pipeline.ports import Clock, LogGap, Sink, SnapshotDamaged, SnapshotStore, SnapshotTooNew, Source
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
-
-CLAIM = "claim"
-DIGEST_RESET = "digest-reset"
-FORK = "state and log disagree"
-GO_ON = "Go on without these events with --accept-gap."
-
-
-class RecoveryRefused(RuntimeError):
-    """The log, the snapshots and the settings do not fit together; going on would lose or double something."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Identity:
 class Recovered:
     """A processor as of the last committed manifest, and where that is.
 
-    `anew`: digests start anew from there, so only snapshots from now on lead to this state.
+    `anew`: only snapshots from now on lead to this state, digests start anew from there or epochs were taken back.
     """
 
     processor: Processor
@@ -51,12 +47,39 @@ class Recovered:
 
 
 @dataclass(frozen=True)
-class _Tail:
-    """Where the manifests after a snapshot lead, and whether replaying them must give their digests."""
+class Base:
+    """Where a replay begins: a processor, the manifest that it stands at (`known`), those after it.
 
+    `saved_at` (ms) and `size` (bytes) are the snapshot's; 0 without one.
+    """
+
+    processor: Processor
     standing: Standing
-    watermark: int
-    exact: bool
+    known: tuple[Manifest, ...]
+    manifests: Tail
+    saved_at: int = 0
+    size: int = 0
+
+    def told(self, now: int) -> str:
+        """What is begun with and what is to be replayed, for a person; `now` in ms."""
+        start = "an empty state"
+        if self.standing.epoch:
+            start = f"the snapshot of epoch {self.standing.epoch} ({self.size / 1e6:.1f} MB"
+            start += f", {_age(now - self.saved_at)} old)" if self.saved_at else ")"
+        events = events_in(self.manifests, self.processor.settings.topic("events"))
+        line = f"starting from {start}, then {len(self.manifests)} epochs to replay"
+        if not self.manifests:
+            return line
+        first = self.standing.epoch + 1
+        return f"{line}, {first} to {first + len(self.manifests) - 1}: {events} events"
+
+
+def _age(ms: int) -> str:
+    seconds = max(ms, 0) // 1000
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def marker(
@@ -69,7 +92,7 @@ def marker(
     skipped: tuple[Range, ...] = (),
     begins: tuple[Begin, ...] = (),
 ) -> Manifest:
-    """A manifest that reads nothing: a claim, or a digest reset, which may step over ranges that the log has lost."""
+    """A manifest that reads nothing: a claim, a rewind, or a digest reset, which may step over what the log lost."""
     return Manifest(
         epoch=standing.epoch + 1,
         instance=who.instance,
@@ -96,62 +119,107 @@ def recover(
     clock: Clock,
     *,
     accept_gap: bool = False,
+    rewind: Rewind | None = None,
     on_standing: Callable[[Standing], None] = lambda standing: None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Recovered:
     """Bring a shard back to its last committed manifest; returns after the claim is committed.
 
-    `on_standing` hears where the log stands before the claim.
+    With `rewind` it is brought back to where that leads, and a manifest says
+    so, unless this instance has committed one before. `on_standing` hears
+    where the log stands before the claim.
 
     Raises Fenced (another instance is newer), RecoveryRefused, or what source and sink raise.
     """
     sink.start()
-    processor, base, known = _base(sink, snapshots, fresh)
-    ours = (who.fingerprint, config_hash(processor.settings))
-    try:
-        tail = _surveyed(_after(sink, base), base, known, ours, processor.ledger.watermark)
-    except LogGap as error:
-        raise RecoveryRefused(str(error)) from error
-    standing = tail.standing
+    base = base_of(sink, snapshots, fresh, rewind)
+    manifests, settings = base.manifests, base.processor.settings
+    if any(m.kind == REWIND and m.instance == who.instance for m in manifests):
+        rewind = None
+    standing = _joined(base)
     on_standing(standing)
     starts = source.starts()
     begins = _begins(starts, standing)
     lost = _lost(starts, standing, begins)
-    if lost and not accept_gap:
-        raise RecoveryRefused(f"events that were not read yet are gone: {_named(lost)}. {GO_ON}")
-    standing = _mark(CLAIM, sink, standing, processor.settings, tail.watermark, who, clock, begins=begins)
-    count = tail.standing.epoch - base.epoch
+    if not accept_gap:
+        _refuse_gaps(lost, gone(manifests, starts))
+    watermark = manifests.last.watermark if manifests.last else base.processor.ledger.watermark
+    standing = _mark(CLAIM, sink, standing, settings, watermark, who, clock, begins=begins)
     if standing.epoch > 1:
-        log.info("starting from %s, then %d epochs to replay", _snapshot_name(base.epoch), count)
-    again = islice(_after(sink, base), count)
-    whole = _replay(processor, source, again, count, accept_gap, tail.exact, on_progress)
-    anew = bool(lost) or not (tail.exact and whole)
+        log.info("%s", base.told(clock.now_ms()))
+        _tell_past(standing.past)
+    if rewind is not None:
+        mark = marker(REWIND, standing, settings, watermark, who, clock.now_ms())
+        manifests = manifests.and_then(replace(mark, rewind=rewind))
+    undone = Undone(manifests)
+    exact = _exact(base, manifests, undone, who)
+    replayed = replay(
+        base.processor, source, manifests, undone,
+        accept_gap=accept_gap, exact=exact, new=rewind is not None, on_progress=on_progress,
+    )  # fmt: skip
+    reached = base.processor.ledger.watermark
+    if rewind is not None:
+        assert manifests.last is not None
+        standing = _commit_rewind(sink, standing, manifests.last, base.processor, replayed.left_out)
+    anew = bool(lost or replayed.missed) or not exact
     if anew:
         log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
-        reached = processor.ledger.watermark
-        standing = _mark(DIGEST_RESET, sink, standing, processor.settings, reached, who, clock, lost)
-    return Recovered(processor, standing, count, anew)
+        standing = _mark(DIGEST_RESET, sink, standing, settings, reached, who, clock, lost, missed=replayed.missed)
+    rewound = any(m.kind == REWIND for m in manifests)
+    return Recovered(base.processor, standing, len(manifests), anew or rewound)
 
 
-def _after(sink: Sink, base: Standing) -> Iterator[Manifest]:
-    """The manifests after a base, one by one: there may be more of them than memory should hold."""
-    manifests = sink.manifests(max(base.offset, 0))
-    return islice(manifests, 1, None) if base.epoch else manifests
+def _joined(base: Base) -> Standing:
+    """Where the manifests after a base lead; raises RecoveryRefused where they do not follow from it."""
+    try:
+        standing = standing_after(base.manifests, base.standing)
+        verify_inputs(base.manifests, base.standing.input_digest)
+    except LogGap as error:
+        raise RecoveryRefused(str(error)) from error
+    return standing
 
 
-def _surveyed(
-    manifests: Iterable[Manifest], base: Standing, known: Sequence[Manifest], ours: tuple[str, str], watermark: int
-) -> _Tail:
-    """What manifests after a base lead to; `known` is the base's own, `watermark` its. Raises LogGap."""
-    exact = all((m.fingerprint, m.config_hash) == ours for m in known)
-    standing, digest = base, base.input_digest
+def _refuse_gaps(lost: Sequence[Range], missing: Sequence[Range]) -> None:
+    """Raises RecoveryRefused, with every range that the log holds no more: not read yet, or needed for the replay."""
+    told = []
+    if lost:
+        told.append(f"events that were not read yet are gone: {named(lost)}.")
+    if missing:
+        told.append(f"what past epochs read, and this start must read again, is gone: {named(missing)}.")
+    if told:
+        raise RecoveryRefused(" ".join([*told, GO_ON]))
+
+
+def _exact(base: Base, manifests: Tail, undone: Undone, who: Identity) -> bool:
+    """Whether a replay must come to the digests that the manifests name, but for those that were taken back.
+
+    Beyond a reset lies the state of a process that may have left out what the
+    log could not give it then.
+    """
+    ours = (who.fingerprint, config_hash(base.processor.settings))
+    if any((m.fingerprint, m.config_hash) != ours for m in base.known):
+        return False
     for m in manifests:
-        standing = standing.after(m)
-        digest = verified_input(m, digest)
-        watermark = m.watermark
-        # Beyond a reset lies the state of a process that may have left out what the log could not give it then.
-        exact = exact and m.kind != DIGEST_RESET and (m.kind != EPOCH or (m.fingerprint, m.config_hash) == ours)
-    return _Tail(standing, watermark, exact)
+        if undone.by(m.epoch) is not None:
+            continue
+        if m.kind == DIGEST_RESET or (m.kind in (EPOCH, REWIND) and (m.fingerprint, m.config_hash) != ours):
+            return False
+    return True
+
+
+def _commit_rewind(sink: Sink, standing: Standing, mark: Manifest, processor: Processor, left_out: int) -> Standing:
+    """The manifest of a rewind, now that it is known where it leads."""
+    assert mark.rewind is not None
+    watermark = processor.ledger.watermark
+    made = replace(
+        mark, state_digest=processor.state_digest, watermark=watermark, rewind=replace(mark.rewind, left_out=left_out)
+    )
+    return standing.after(made, sink.commit([], made, {}))
+
+
+def _tell_past(past: Past) -> None:
+    if told := str(past):
+        log.warning("so far in this log: %s", told)
 
 
 def _mark(
@@ -164,8 +232,10 @@ def _mark(
     clock: Clock,
     skipped: tuple[Range, ...] = (),
     begins: tuple[Begin, ...] = (),
+    missed: Sequence[Range] = (),
 ) -> Standing:
     mark = marker(kind, standing, settings, watermark, who, clock.now_ms(), skipped, begins)
+    mark = replace(mark, missed=tuple(missed))
     passed = {TopicPartition(part.topic, part.partition): part.stop for part in skipped}
     return standing.after(mark, sink.commit([], mark, passed))
 
@@ -183,18 +253,18 @@ def _lost(starts: Mapping[TopicPartition, int], standing: Standing, begins: Sequ
     return tuple(Range(tp.topic, tp.partition, at, starts[tp], 0, 0) for tp, at in behind)
 
 
-def _named(ranges: Sequence[Range]) -> str:
-    return ", ".join(f"{part.topic}-{part.partition} [{part.start}, {part.stop})" for part in ranges)
+def base_of(
+    sink: Sink, snapshots: SnapshotStore, fresh: Callable[[], Processor], rewind: Rewind | None = None
+) -> Base:
+    """A processor from the newest snapshot that is whole, belongs to this log and was not taken back by a rewind.
 
-
-def _base(
-    sink: Sink, snapshots: SnapshotStore, fresh: Callable[[], Processor]
-) -> tuple[Processor, Standing, list[Manifest]]:
-    """A processor from the newest snapshot that is whole and belongs to this log, where it stands, its manifest.
-
-    Without such a snapshot, a blank processor, the beginning and no manifest.
+    `rewind` is one that is about to be. Only the manifest of the snapshot and
+    those after it are read: the epochs topic is kept for ever and may be long.
+    Without such a snapshot, a blank processor and every manifest.
     """
     for epoch in reversed(snapshots.epochs()):
+        if rewind is not None and epoch > rewind.base:
+            continue
         try:
             snapshot = snapshots.load(epoch)
         except SnapshotDamaged as error:
@@ -203,7 +273,7 @@ def _base(
         except SnapshotTooNew as error:
             raise RecoveryRefused(f"{error}. Run that version, or move the snapshot away.") from error
         standing = Standing.of_header(snapshot.header)
-        known = list(islice(sink.manifests(standing.offset), 1))
+        known = tuple(islice(sink.manifests(standing.offset), 1))
         if not known:
             raise RecoveryRefused(
                 f"there is a snapshot of epoch {epoch}, but the epochs topic has no such manifest: another cluster or "
@@ -212,6 +282,10 @@ def _base(
         if (known[0].epoch, known[0].state_digest) != (standing.epoch, standing.state_digest):
             log.warning("snapshot of epoch %d is of another history: its digest is not the manifest's", epoch)
             continue
+        tail = manifests_from(sink, standing)
+        if by := Undone(tail).by(epoch):
+            log.info("snapshot of epoch %d was taken back by the rewind in epoch %d", epoch, by)
+            continue
         processor = fresh()
         try:
             processor.load(dict(snapshot.tensors))
@@ -219,48 +293,9 @@ def _base(
             log.warning("snapshot of epoch %d does not fit these settings (%s)", epoch, error)
             continue
         processor.state_digest = standing.state_digest
-        return processor, standing, known
-    return fresh(), Standing(), []
-
-
-def _replay(
-    processor: Processor,
-    source: Source,
-    manifests: Iterable[Manifest],
-    count: int,
-    accept_gap: bool,
-    exact: bool,
-    on_progress: Callable[[int, int], None],
-) -> bool:
-    """Do `count` committed epochs again; returns whether nothing of the log was missing."""
-    whole, done = True, 0
-    for done, manifest in enumerate(manifests, 1):
-        records = _records(source, manifest, accept_gap) if manifest.kind == EPOCH else ()
-        if records is None:
-            whole = False
-        elif manifest.kind == EPOCH:
-            processor.apply(manifest.epoch, records, manifest.clock, manifest.effort, poisoned=manifest.poisoned)
-            if exact and whole and processor.state_digest != manifest.state_digest:
-                raise RecoveryRefused(
-                    f"replaying epoch {manifest.epoch} gave state {processor.state_digest[:16]}, its manifest says "
-                    f"{manifest.state_digest[:16]}: {FORK}"
-                )
-        processor.state_digest = manifest.state_digest
-        on_progress(done, count)
-    if done != count:
-        raise RecoveryRefused(f"of {count} manifests that were read at the start {count - done} are gone since")
-    return whole
-
-
-def _records(source: Source, manifest: Manifest, accept_gap: bool) -> Sequence[Record] | None:
-    """What an epoch read; None where the log lacks some of it and may."""
-    try:
-        return read_verified(source, manifest.ranges)
-    except LogGap as error:
-        if not accept_gap:
-            raise RecoveryRefused(f"epoch {manifest.epoch} cannot be replayed: {error}. {GO_ON}") from error
-        log.warning("accepted gap in epoch %d: %s", manifest.epoch, error)
-        return None
+        size = sum(tensor.numel() * tensor.element_size() for tensor in snapshot.tensors.values())
+        return Base(processor, standing, known, tail, snapshot.header.get("saved_at", 0), size)
+    return Base(fresh(), Standing(), (), manifests_from(sink, Standing()))
 
 
 def overtaken(sink: Sink, standing: Standing, instance: str) -> str | None:
@@ -269,7 +304,3 @@ def overtaken(sink: Sink, standing: Standing, instance: str) -> str | None:
         if manifest.kind == CLAIM and manifest.epoch > standing.epoch and manifest.instance != instance:
             return manifest.instance
     return None
-
-
-def _snapshot_name(epoch: int) -> str:
-    return f"the snapshot of epoch {epoch}" if epoch else "an empty state"

@@ -42,6 +42,10 @@ class Seen:
         """Ids remembered."""
         return sum(map(len, self._parts.values()))
 
+    def __contains__(self, key: int) -> bool:
+        """Whether a hashed id is remembered."""
+        return any(key in part for part in self._parts.values())
+
     @property
     def nbytes(self) -> int:
         """Bytes of memory taken."""
@@ -49,7 +53,7 @@ class Seen:
 
     def add(self, key: int, time_ms: int) -> bool:
         """Remember a hashed id of this time; returns False where it already is."""
-        if any(key in part for part in self._parts.values()):
+        if key in self:
             return False
         number = max(time_ms // self._span, self._oldest)
         if number not in self._parts:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.learning.arena import grown
+from pipeline.learning.arena import Ids, grown
 from pipeline.learning.batch import NO_ITEM
 from pipeline.learning.users import NEVER, Users
 from pipeline.settings import Publishing
@@ -33,6 +37,7 @@ class Audience:
         self.trending_at = torch.full((1,), UNPUBLISHED, dtype=torch.int64)
         self.trending_stale = torch.zeros(1, dtype=torch.bool)
         self.live = torch.zeros(1, dtype=torch.bool)
+        self._orphans: tuple[list[str], list[str]] = ([], [])
 
     def is_live(self, newest_ms: int | None, clock: int, *, idle: bool) -> bool:
         """Whether the stream has caught up: its newest event is recent, or nothing came at all.
@@ -63,6 +68,36 @@ class Audience:
         hit_U = torch.isin(self._users.shown_UN, rows.to(torch.int32)).any(1)
         self._users.due_U[hit_U] = torch.minimum(self._users.due_U[hit_U], torch.tensor(clock))
 
+    def owe(self, users: Iterable[str], items: Iterable[str], catalogue: Ids, clock: int) -> None:
+        """A rewind made what was published of these obsolete: new lists are due, or tombstones where none has a place.
+
+        A user has one who had a list before, or whose list is due anyhow; an item that is known.
+        """
+        for user in sorted(users):
+            row = self._users.ids.find(user)
+            if row >= 0 and (self._users.published_U[row] > UNPUBLISHED or self._users.due_U[row] < NEVER):
+                self._users.due_U[row] = min(int(self._users.due_U[row]), clock)
+            else:
+                self._orphans[0].append(user)
+        rows = {item: catalogue.find(item) for item in sorted(items)}
+        self._orphans[1].extend(item for item, row in rows.items() if row < 0)
+        known = [row for row in rows.values() if row >= 0]
+        self.touch_items(torch.tensor(known, dtype=torch.int64), len(catalogue))
+        self.trending_stale |= self.trending_at > UNPUBLISHED
+
+    def owed(self, clock: int) -> tuple[int, int]:
+        """How many users' lists are due by now, and of how many they are to be withdrawn."""
+        return int((self._users.due_U <= clock).sum()), len(self._orphans[0])
+
+    def orphans(self, catalogue: Ids) -> tuple[list[str], list[str]]:
+        """Users and items, so many at a time, whose lists are withdrawn now, unless they have got new ones since."""
+        taken = [names[:MAX_LISTS_PER_EPOCH] for names in self._orphans]
+        for names in self._orphans:
+            del names[:MAX_LISTS_PER_EPOCH]
+        users = [name for name in taken[0] if not _published(self._users.published_U, self._users.ids.find(name))]
+        items = [name for name in taken[1] if not _published(self.similar_at_I, catalogue.find(name))]
+        return users, items
+
     def due(self, clock: int, live: bool) -> list[int]:
         """Rows that get their lists now; they are no longer due."""
         ready = torch.nonzero(self._users.due_U <= clock).flatten()[:MAX_LISTS_PER_EPOCH]
@@ -76,7 +111,7 @@ class Audience:
     def next_due(self) -> int | None:
         """When, by the clock, a list is due without any event; None if none is."""
         stale = bool(self.trending_stale) or bool(self.similar_stale_I.any())
-        if stale or bool((self._users.due_U == AFTER_BACKFILL).any()):
+        if stale or any(self._orphans) or bool((self._users.due_U == AFTER_BACKFILL).any()):
             return 0
         earliest = int(self._users.due_U.min())
         return None if earliest == NEVER else earliest
@@ -134,9 +169,18 @@ class Audience:
 
     def state(self) -> dict[str, Tensor]:
         """What is not in the user arena."""
-        return {f"audience.{n}": getattr(self, n) for n in _STATE}
+        orphans = np.frombuffer(msgspec.msgpack.encode(self._orphans), dtype=np.uint8).copy()
+        return {f"audience.{n}": getattr(self, n) for n in _STATE} | {"audience.orphans": torch.from_numpy(orphans)}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         for name in _STATE:
             setattr(self, name, tensors[f"audience.{name}"].clone())
+        self._orphans = ([], [])
+        if "audience.orphans" in tensors:  # not in snapshots from before there were rewinds
+            raw = tensors["audience.orphans"].numpy().tobytes()
+            self._orphans = msgspec.msgpack.decode(raw, type=tuple[list[str], list[str]])
+
+
+def _published(at: Tensor, row: int) -> bool:
+    return 0 <= row < len(at) and int(at[row]) > UNPUBLISHED

@@ -19,6 +19,8 @@ from pipeline.encoding.text import item_text, text_hash
 from pipeline.epochs.digest import threads_of
 from pipeline.epochs.history import EPOCH, read_verified, standing_after, verify_inputs
 from pipeline.epochs.processor import Processor
+from pipeline.epochs.replay import RecoveryRefused, replay
+from pipeline.epochs.rewinding import Undone
 from pipeline.evaluation.prequential import LEARNER
 from pipeline.evaluation.record import Recorder
 from pipeline.evaluation.rival import Rival, Tournament, contestants_of
@@ -80,15 +82,19 @@ class Backtest:
     files: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        device = device_of(self.settings.learning.device)
-        fix_threads(self.settings, device)
+        fix_threads(self.settings, device_of(self.settings.learning.device))
         wanted = self.settings.learning.effort
         self.effort = FULL_EFFORT if wanted == "auto" else level_of(wanted)
         self.decode: JsonDecoder = decoder_of(self.settings)
         names = (LEARNER, *self.peers, *(name for rival in self.rivals for name in contestants_of(rival)))
         self.recorder = Recorder(names) if self.record else None
         self.tournament = Tournament(self.rivals, self.recorder)
-        self.processor = Processor(
+        self.processor = self.blank()
+
+    def blank(self) -> Processor:
+        """A processor that has learned nothing."""
+        device = device_of(self.settings.learning.device)
+        return Processor(
             self.settings, device, self.decode, self._dead_letter,
             peers=self.peers, k=self.k, halves=True, tournament=self.tournament,
         )  # fmt: skip
@@ -211,8 +217,8 @@ def replay_plan(
     """Do the epochs of recorded manifests again, from dumped records or from the files that were published.
 
     Every manifest's ranges, counts, input digest and state digest must come out
-    the same. Returns the report; `lists` gets every published record, a line
-    each. Raises EvaluationFailed.
+    the same; at a rewind all is done again from the beginning. Returns the
+    report; `lists` gets every published record, a line each. Raises EvaluationFailed.
     """
     manifests, records = _read_plan(plan)
     manifests = [*manifests, *(manifest_of(r) for r in records if r.topic == backtest.settings.topic("epochs"))]
@@ -235,6 +241,8 @@ def replay_plan(
         for done, manifest in enumerate(manifests, 1):
             if manifest.kind == EPOCH:
                 events_done += _again(backtest, manifest, source, lists)
+            elif manifest.rewind is not None:
+                _rewound(backtest, manifests[:done], source)
             backtest.progress(done, len(manifests))
     except LogGap as error:
         raise EvaluationFailed(str(error)) from None
@@ -261,6 +269,19 @@ def _again(backtest: Backtest, manifest: Manifest, source: DumpSource, lists: Te
                 value = "" if output.value is None else output.value.decode()
                 lists.write(f"{output.topic}\t{(output.key or b'').decode()}\t{value}\n")
     return applied.counts.consumed
+
+
+def _rewound(backtest: Backtest, manifests: Sequence[Manifest], source: DumpSource) -> None:
+    """What a rewind, the last of these manifests, leads to: everything again from the beginning, as it counts now."""
+    if backtest.rivals or backtest.recorder is not None:
+        raise EvaluationFailed(
+            f"epoch {manifests[-1].epoch} is a rewind: the rivals of --peers and --predictions cannot unlearn"
+        )
+    backtest.processor = backtest.blank()
+    try:
+        replay(backtest.processor, source, manifests, Undone(manifests), accept_gap=False, exact=True)
+    except RecoveryRefused as error:
+        raise EvaluationFailed(str(error)) from None
 
 
 def _read_plan(plan: Sequence[Path]) -> tuple[list[Manifest], list[Record]]:

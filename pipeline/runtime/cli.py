@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.runtime.console import Stop, UsageError, print_report, progress, telling
+from pipeline.runtime.erase_command import erase
 from pipeline.runtime.options import (
     BootstrapOption,
     ConfigOption,
@@ -24,6 +25,7 @@ from pipeline.runtime.options import (
     option,
     settings_of,
 )
+from pipeline.runtime.rewind_command import rewind
 from pipeline.runtime.snapshot_commands import snapshot
 from pipeline.settings import Settings
 from pipeline.settings_secrets import how_given, secret_keys
@@ -41,6 +43,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(snapshot, name="snapshot")
+app.command()(rewind)
+app.command()(erase)
 
 KEYS = {
     "events": "user_id",

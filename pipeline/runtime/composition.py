@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import torch
@@ -20,7 +21,7 @@ from consumers.kafka import KafkaSource
 from consumers.kafka_connection import Connection, connection_options
 from consumers.kafka_group import KafkaGroupSource
 from pipeline.encoding.build import build_encoder
-from pipeline.epochs.cold_files import FileColdStore
+from pipeline.epochs.cold_files import FileColdStore, ReadColdStore
 from pipeline.epochs.digest import fingerprint
 from pipeline.epochs.disk import FileNote, Folder
 from pipeline.epochs.ladder import Ladder
@@ -29,8 +30,10 @@ from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FileSnapshotStore
 from pipeline.ports import ColdStore, CommitUnknown, Encoder, Fenced
 from pipeline.runtime.embedder import Embedder
+from pipeline.runtime.erasure import Reading
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
-from pipeline.runtime.runner import Health, Parts, Runner
+from pipeline.runtime.runner import Health, Parts
+from pipeline.runtime.snapshot_files import ReadSnapshots
 from pipeline.settings import Settings, SettingsError
 from producers.dead_letters import dead_letter_output
 from producers.kafka import KafkaSink
@@ -114,10 +117,10 @@ def identity(device: torch.device, threads: int) -> Identity:
     return Identity(name, f"headrace-{version('headrace')} {fingerprint(device, threads)}")
 
 
-def learner_runner(
+def learner_parts(
     settings: Settings, registry: CollectorRegistry, health: Health, *, accept_gap: bool = False
-) -> Runner:
-    """The learner's loop over Kafka and the snapshot folder."""
+) -> Parts:
+    """What a learner is made of: Kafka, and the snapshot folder, which it now owns. Raises FolderInUse."""
     device = device_of(settings.learning.device)
     threads = fix_threads(settings, device)
     clock, connection = SystemClock(), Connection(settings.kafka)
@@ -139,21 +142,40 @@ def learner_runner(
             options=connection.options(),
         )
 
-    return Runner(
-        Parts(
-            settings=settings,
-            make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs, options=connection.options()), clock),
-            make_sink=make_sink,
-            make_processor=lambda: new_processor(settings, device, cold),
-            snapshots=FileSnapshotStore(folder, ladder),
-            who=identity(device, threads),
-            clock=clock,
-            metrics=LearnerMetrics(registry),
-            health=health,
-            accept_gap=accept_gap,
-            note=FileNote(settings.snapshot_folder / "attempts"),
-        )
+    return Parts(
+        settings=settings,
+        make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs, options=connection.options()), clock),
+        make_sink=make_sink,
+        make_processor=lambda: new_processor(settings, device, cold),
+        snapshots=FileSnapshotStore(folder, ladder),
+        who=identity(device, threads),
+        clock=clock,
+        metrics=LearnerMetrics(registry),
+        health=health,
+        accept_gap=accept_gap,
+        note=FileNote(settings.snapshot_folder / "attempts"),
     )
+
+
+@contextmanager
+def reading_of(settings: Settings) -> Iterator[Reading]:
+    """Log and snapshots for whoever only reads, beside a learner that may be running."""
+    device = device_of(settings.learning.device)
+    fix_threads(settings, device)
+    bootstrap, options = settings.kafka.bootstrap, connection_options(settings.kafka)
+    inputs = [settings.topic(kind) for kind in LEARNER_INPUTS]
+    named = [*inputs, *(f"{topic}.dlq" for topic in inputs), settings.topic("recommendations")]
+    source, everything = (KafkaSource(bootstrap, topics, options=options) for topics in (inputs, named))
+    sink = KafkaSink(bootstrap, "never-started", settings.topic("epochs"), options=options)
+    cold = ReadColdStore(settings.snapshot_folder)
+    try:
+        yield Reading(
+            settings, source, everything, sink, ReadSnapshots(settings.snapshot_folder),
+            lambda: new_processor(settings, device, cold),
+        )  # fmt: skip
+    finally:
+        source.close()
+        everything.close()
 
 
 def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.Event) -> None:

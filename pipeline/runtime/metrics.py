@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from pipeline.epochs.history import Past
 from pipeline.epochs.processor import Applied, Processor
 from pipeline.messages import Record, TopicPartition
 from pipeline.runtime.embedder import Embedder
@@ -21,6 +22,31 @@ EMBEDDER_COUNTERS = (
     ("headrace_embedding_cache_hits", "Texts answered from the cache", "cache_hits"),
     ("headrace_embedder_dead_letters", "Records that could not be embedded", "dead_lettered"),
 )
+
+
+PAST_COUNTERS = (
+    ("headrace_gaps_accepted", "Times that a start went on without what the log had lost, ever", "gaps"),
+    ("headrace_gap_records", "Records lost in those gaps, ever", "lost"),
+    ("headrace_rewinds", "Rewinds, ever", "rewinds"),
+    ("headrace_rewind_events", "Events left out by rewinds, ever", "left_out"),
+)
+
+
+class PastMetrics(Collector):
+    """What the log says of its own past: counted from its manifests, not from this process's start."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._past = Past()
+        registry.register(self)
+
+    def tell(self, past: Past) -> None:
+        """From now on this is the past."""
+        self._past = past
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """The counters."""
+        for name, text, attribute in PAST_COUNTERS:
+            yield CounterMetricFamily(name, text, value=getattr(self._past, attribute))
 
 
 class LearnerMetrics:
@@ -67,6 +93,7 @@ class LearnerMetrics:
         self.snapshot_errors = Counter("headrace_snapshot_errors", "Snapshots that failed", registry=registry)
         self.conserved = Gauge("headrace_events_conserved", "1 while every event has one outcome", registry=registry)
         self.conserved.set(1)
+        self.past = PastMetrics(registry)
         for outcome in OUTCOMES:
             self.events.labels(outcome)
         for result in ("committed", "aborted", "replayed"):

@@ -27,10 +27,12 @@ from pipeline.epochs.history import EPOCH, Standing
 from pipeline.epochs.poison import MemoryNote, Note, StepFailed, Trials, said
 from pipeline.epochs.processor import Applied, Processor
 from pipeline.epochs.recovery import Identity, Recovered, overtaken, recover
+from pipeline.epochs.replay import Progress
 from pipeline.messages import Manifest, Poisoned, Record, TopicPartition
 from pipeline.ports import Clock, ColdDamaged, CommitUnknown, Fenced, Sink, SnapshotStore, Source
 from pipeline.runtime.governor import Governor
 from pipeline.runtime.metrics import LearnerMetrics
+from pipeline.runtime.replaying import ReplayReport
 from pipeline.runtime.snapshots import SnapshotWriter, Task, in_thread
 from pipeline.settings import Settings
 
@@ -163,24 +165,26 @@ class Runner:
 
     def _recover(self, source: Source, sink: Sink, stop: threading.Event, accept_gap: bool) -> Recovered:
         parts = self._parts
-        began = time.monotonic()
-
-        def progress(done: int, total: int) -> None:
-            parts.health.turn()
-            parts.metrics.epochs.labels("replayed").inc()
-            if stop.is_set():
-                raise _Stopped
-            if done == total or done % 100 == 0:
-                log.info("replayed %d of %d epochs in %.1f s", done, total, time.monotonic() - began)
 
         def stand(standing: Standing) -> None:
             # A claim that is fenced is asked about too: only a claim newer than this one's log ends us.
             self.standing = standing
 
-        return recover(
-            source, sink, parts.snapshots, parts.make_processor, parts.who, parts.clock,
-            accept_gap=accept_gap, on_standing=stand, on_progress=progress,
-        )  # fmt: skip
+        with ReplayReport() as report:
+
+            def progress(done: Progress) -> None:
+                parts.health.turn()
+                parts.metrics.epochs.labels("replayed").inc()
+                if stop.is_set():
+                    raise _Stopped
+                report(done)
+
+            recovered = recover(
+                source, sink, parts.snapshots, parts.make_processor, parts.who, parts.clock,
+                accept_gap=accept_gap, on_standing=stand, on_progress=progress,
+            )  # fmt: skip
+        parts.metrics.past.tell(recovered.standing.past)
+        return recovered
 
     def _seek(self, source: Source) -> None:
         """Read on in each partition that exists; one made since the claim begins at 0."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
-from pipeline.runtime.composition import learner_runner, prepare_topics, run_embedder, supervised
+from pipeline.runtime.composition import learner_parts, prepare_topics, run_embedder, supervised
 from pipeline.runtime.metrics import EmbedderMetrics
-from pipeline.runtime.runner import Health
+from pipeline.runtime.runner import Health, Runner
 from pipeline.runtime.serving import HttpServer, application, open_to_others
 from pipeline.settings import Settings
 from pipeline.settings_secrets import secret
@@ -38,7 +38,7 @@ def serve(
         log.info("metrics on http://%s:%d/metrics", settings.metrics.host, server.port)
         prepare_topics(settings)
         if stage != "embedder":
-            runner = learner_runner(settings, registry, health, accept_gap=accept_gap)
+            runner = Runner(learner_parts(settings, registry, health, accept_gap=accept_gap))
             threads.append(supervised("learner", lambda: runner.run(stop), stop, failures))
         if stage != "learner":
             if stage == "embedder":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from pipeline.epochs.disk import Folder
-from pipeline.epochs.snapshot import HEADER_BYTES, epochs_among, name_of, saved_at, verified, whole
+from pipeline.epochs.snapshot import HEADER_BYTES, LoadedSnapshot, epochs_among, name_of, saved_at, verified, whole
 from pipeline.ports import SnapshotDamaged, SnapshotTooNew
 
 ASIDE = ".aside"
@@ -44,6 +46,29 @@ class Found:
         row: dict[str, Any] = {"epoch": self.epoch, "bytes": self.size, "saved_at": self.saved_at}
         row["path"] = str(self.path)
         return row | ({"problem": self.problem} if self.checked else {})
+
+
+class ReadSnapshots:
+    """The snapshots of a folder for reading alone, whoever owns it: a `ports.SnapshotStore` that saves nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, epoch: int, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Raises OSError."""
+        raise OSError("these snapshots are for reading")
+
+    def epochs(self) -> list[int]:
+        """Epochs of which there is a file, oldest first; none where there is no folder."""
+        return epochs_among(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
+
+    def load(self, epoch: int) -> LoadedSnapshot:
+        """A snapshot, verified; raises SnapshotDamaged, also where it was let go meanwhile, or SnapshotTooNew."""
+        path = self._folder / name_of(epoch)
+        try:
+            return verified(path.read_bytes(), epoch, str(path))
+        except OSError as error:
+            raise SnapshotDamaged(f"{path}: {error.strerror}") from error
 
 
 def found_in(folder: Path, epochs: Iterable[int] | None = None) -> list[Found]:

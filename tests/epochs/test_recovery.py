@@ -14,6 +14,7 @@ from oracle import judge
 from shard import Shard, WholeLog, of_a_later_version, shop, tiny_settings
 
 from consumers.memory import Crash
+from pipeline.epochs import tail
 from pipeline.epochs.digest import chained_input
 from pipeline.epochs.recovery import RecoveryRefused
 from pipeline.epochs.snapshot import FORMAT, FileSnapshotStore, MemorySnapshotStore, name_of
@@ -318,7 +319,8 @@ def test_a_manifest_that_does_not_follow_is_refused(forged: dict[str, str | int]
         shard.run()
 
 
-def test_a_start_holds_a_few_manifests_in_memory_and_not_all_of_them() -> None:
+def test_a_start_holds_a_few_manifests_in_memory_and_not_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail, "MOST_HELD", 4)
     shard = Shard(small(), partitions=1)
     shard.event("u1", "i1")
     shard.run()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from erasing import erasures
 from faults import Trial
 from faults_broker import black_holes, broker_crashes, connections, leaders, partitions
 from faults_clock import clocks
@@ -29,7 +30,7 @@ CASES: dict[str, Callable[[Trial], Report]] = {
     "kills": kills, "points": points, "pauses": pauses, "twins": twins, "same-home": same_home,
     "broker-crashes": broker_crashes, "leaders": leaders, "connections": connections, "black-holes": black_holes,
     "broken-disks": broken_disks, "full-disk": full_disk, "clocks": clocks, "retention": retention,
-    "partitions": partitions, "versions": versions, "tiny-epochs": tiny_epochs,
+    "partitions": partitions, "versions": versions, "tiny-epochs": tiny_epochs, "erasures": erasures,
 }  # fmt: skip
 
 

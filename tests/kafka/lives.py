@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_BEGAN = re.compile(r"starting from (?:the snapshot of epoch (\d+)|an empty state), then (\d+) epochs to replay")
+_SNAPSHOT = r"the snapshot of epoch (\d+)[^,]*(?:, [^)]*\))?"
+_BEGAN = re.compile(rf"starting from (?:{_SNAPSHOT}|an empty state), then (\d+) epochs to replay")
 _LEFT_OUT = re.compile(r"accepted gap in epoch (\d+):")
 
 

@@ -19,16 +19,15 @@ from typing import Any, Protocol
 
 import crc32c
 from committed_log import KEPT, CommittedLog, Place
+from history_without import INPUTS
 from kafka.partitioner.default import murmur2
 from lives import Start, starts_told
 from replaying import Replay
 
-from consumers.decoding import JsonDecoder
 from pipeline.epochs.processor import Processor
 from pipeline.messages import Output, Record
 from pipeline.settings import Settings, load_settings
 
-INPUTS = ("events", "items", "users", "vectors", "event-vectors")
 PUBLISHED = ("recommendations", "similar")
 GENESIS = "0" * 64
 
@@ -41,6 +40,7 @@ class Report:
     epochs: int = 0
     claims: int = 0
     resets: int = 0
+    rewinds: int = 0
     records: int = 0
     events: int = 0
     lists: int = 0
@@ -97,6 +97,7 @@ def judge(log: Log, settings: Settings, starts: Mapping[int, Start] | None = Non
     processor = check_replay(manifests, log, settings, report, starts or {})
     kinds = Counter(manifest["kind"] for manifest in manifests)
     report.epochs, report.claims, report.resets = kinds["epoch"], kinds["claim"], kinds["digest-reset"]
+    report.rewinds = kinds["rewind"]
     report.records = sum(len(log.partition(place)) for place in log.places(inputs))
     report.events = sum(len(log.partition(place)) for place in log.places(inputs[:1]))
     for manifest in manifests:
@@ -121,6 +122,9 @@ def check_chain(manifests: Sequence[dict[str, Any]]) -> None:
             watermark = manifest["watermark"]
         elif manifest["kind"] != "digest-reset":
             assert manifest["ranges"] == [], f"epoch {number} is a {manifest['kind']} and reads"
+            assert (manifest["kind"] == "rewind") == bool(manifest.get("rewind")), f"epoch {number}: what kind is it?"
+            # What moved the watermark may have been left out.
+            watermark = manifest["watermark"] if manifest["kind"] == "rewind" else watermark
         assert manifest["input_digest"] == digest, f"epoch {number}: its input digest does not follow"
 
 
@@ -196,8 +200,7 @@ def check_replay(
     manifests: Sequence[dict[str, Any]], log: Log, settings: Settings, report: Report, starts: Mapping[int, Start]
 ) -> Processor:
     """A clean process that replays the ranges reaches the same digests, and the same bytes lie on the topics."""
-    decode = JsonDecoder({settings.topic(kind): kind for kind in INPUTS})
-    replay = Replay(manifests, log, settings, decode, starts)
+    replay = Replay(manifests, log, settings, starts)
     published: defaultdict[Place, list[tuple[bytes | None, bytes | None]]] = defaultdict(list)
     dead: Counter[Any] = Counter()
     for manifest in manifests:

@@ -10,13 +10,12 @@ from typing import Any, Protocol
 import torch
 from committed_log import Place
 from expected_outcomes import OutcomeModel
+from history_without import History
 from lives import Start
 
-from consumers.decoding import JsonDecoder
 from pipeline.epochs.processor import Processor
 from pipeline.messages import Output, Poisoned, Record
 from pipeline.settings import Settings
-from producers.dead_letters import dead_letter_output
 
 
 class Records(Protocol):
@@ -38,21 +37,25 @@ class Replay:
     """Epoch after epoch from an empty state.
 
     Where digests were reset, the state is that of a start: its snapshot's, then
-    the epochs since as its software computes them, without those that it could
-    not read. `starts` says so, by the claim's epoch; it is not asked otherwise.
+    the epochs since as its software computes them, without the records that the
+    reset names as missed. `starts` says which snapshot, by the claim's epoch; it
+    is not asked otherwise. After a rewind, all is done again without what it leaves out.
     """
 
     def __init__(
-        self, manifests: Sequence[dict[str, Any]], log: Records, settings: Settings, decode: JsonDecoder,
+        self,
+        manifests: Sequence[dict[str, Any]],
+        log: Records,
+        settings: Settings,
         starts: Mapping[int, Start],
-    ) -> None:  # fmt: skip
+    ) -> None:
         check_fingerprints(manifests)
         torch.use_deterministic_algorithms(True)
         self._manifests = manifests
         self._log = log
         self._starts = starts
-        device = torch.device("cpu")
-        self.branch = Branch(Processor(settings, device, decode, dead_letter_output), OutcomeModel(settings, decode))
+        self._settings = settings
+        self.branch = _branch(self._history())
         resets = [manifest["epoch"] - 1 for manifest in manifests if manifest["kind"] == "digest-reset"]
         self._wanted = {starts[claim].snapshot for claim in resets if claim in starts}
         self._kept: dict[int, Branch] = {}
@@ -64,8 +67,12 @@ class Replay:
         made: list[Output] = []
         if manifest["kind"] == "digest-reset":
             self._restart(manifest)
+        elif manifest["kind"] == "rewind":
+            history = self._history()
+            history.live_again(self._manifests[: manifest["epoch"]])
+            self.branch = _branch(history)
         elif manifest["kind"] == "epoch":
-            made = self._apply(self.branch, manifest, checked=True)
+            made = self._apply(self.branch, manifest)
         epoch, digest = manifest["epoch"], self.branch.processor.state_digest
         assert manifest["state_digest"] == digest, (
             f"epoch {epoch} of {len(self._manifests)}: replay gives state {digest[:16]}, "
@@ -78,36 +85,52 @@ class Replay:
         claim = reset["epoch"] - 1
         start = self._starts.get(claim)
         assert start, f"epoch {reset['epoch']} resets the digests, and nobody says from where the start of {claim} went"
-        branch = copy.deepcopy(self._kept[start.snapshot])
+        branch = self._copied(self._kept[start.snapshot])
         _use_threads_of(reset)
+        missed = {(part["topic"], part["partition"], part["from"]): part["records"] for part in reset["missed"]}
         for manifest in self._manifests[start.snapshot : claim]:
-            if manifest["kind"] == "epoch" and manifest["epoch"] not in start.left_out:
-                self._apply(branch, manifest, checked=False)
+            if manifest["kind"] == "epoch":
+                self._apply(branch, manifest, missed)
             branch.processor.state_digest = manifest["state_digest"]
         self.left_out += len(start.left_out)
         self.branch = branch
 
-    def _apply(self, branch: Branch, manifest: dict[str, Any], *, checked: bool) -> list[Output]:
-        records = [
-            record
-            for part in manifest["ranges"]
-            for record in self._log.between((part["topic"], part["partition"]), part["from"], part["to"])
-        ]
-        if checked:
+    def _apply(
+        self, branch: Branch, manifest: dict[str, Any], missed: Mapping[tuple[str, int, int], int] | None = None
+    ) -> list[Output]:
+        """With `missed`, by range, so many of its first records were gone by then, and digests are others."""
+        records: list[Record] = []
+        for part in manifest["ranges"]:
+            read = self._log.between((part["topic"], part["partition"]), part["from"], part["to"])
+            records += read[(missed or {}).get((part["topic"], part["partition"], part["from"]), 0) :]
+        if missed is None:
             _use_threads_of(manifest)
         poisoned = [Poisoned(**poison) for poison in manifest["poisoned"]]
         applied = branch.processor.apply(
             manifest["epoch"], records, manifest["clock"], manifest["effort"], poisoned=poisoned
         )
-        if checked:
+        if missed is None:
             branch.model.check(manifest, records, [o for o in applied.outputs if not o.topic.endswith(".dlq")])
         else:
             branch.model.follow(manifest, records)
         return list(applied.outputs)
 
+    def _copied(self, branch: Branch) -> Branch:
+        processor = self._history().processor
+        processor.load({name: tensor.clone() for name, tensor in branch.processor.state().items()})
+        processor.state_digest = branch.processor.state_digest
+        return Branch(processor, copy.deepcopy(branch.model))
+
+    def _history(self) -> History:
+        return History(self._settings, torch.device("cpu"), self._log)
+
     def _keep(self, epoch: int) -> None:
         if epoch in self._wanted:
-            self._kept[epoch] = copy.deepcopy(self.branch)
+            self._kept[epoch] = self._copied(self.branch)
+
+
+def _branch(history: History) -> Branch:
+    return Branch(history.processor, history.outcomes)
 
 
 def check_fingerprints(manifests: Sequence[dict[str, Any]]) -> None:

@@ -51,7 +51,7 @@ class CheapProcessor:
         self.total = 0
         self.users: dict[int, tuple[int, int]] = {}
         self.due: dict[int, int] = {}
-        self._decode = JsonDecoder({settings.topic(kind): kind for kind in ("events", "items", "users")})
+        self.decode = JsonDecoder({settings.topic(kind): kind for kind in ("events", "items", "users")})
 
     def apply(
         self,
@@ -63,7 +63,7 @@ class CheapProcessor:
         poisoned: Sequence[Poisoned] = (),
     ) -> Applied:
         """As `Processor.apply`."""
-        intake = take_in(records, self._decode, self.ledger, self.settings.topic("events"), poisoned)
+        intake = take_in(records, self.decode, self.ledger, self.settings.topic("events"), poisoned)
         outputs: list[Output] = []
         for item in intake.items:
             self.total = folded(self.total, number(item.key if isinstance(item, Tombstone) else item.item_id))

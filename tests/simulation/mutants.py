@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 from consumers import aligned, kafka_client
-from pipeline.epochs import digest, intake, poison, recovery, snapshot
+from pipeline.epochs import digest, intake, poison, recovery, replay, snapshot
 from pipeline.ports import CommitUnknown
 from pipeline.runtime import runner
 from producers import kafka as kafka_sink
@@ -117,8 +117,8 @@ MUTANTS = {
         "the log is read before the predecessor is fenced", recovery, "recover",
         (
             (
-                "    sink.start()\n    processor, base, known, manifests = _base(sink, snapshots, fresh)\n",
-                "    processor, base, known, manifests = _base(sink, snapshots, fresh)\n    sink.start()\n",
+                "    sink.start()\n    base = base_of(sink, snapshots, fresh, rewind)\n",
+                "    base = base_of(sink, snapshots, fresh, rewind)\n    sink.start()\n",
             ),
         ),
     ),
@@ -195,11 +195,11 @@ MUTANTS = {
         (('"isolation_level": "read_committed"', '"isolation_level": "read_uncommitted"'),),
     ),
     "replayed-by-another-clock": Mutant(
-        "a replay goes by its own clock", recovery, "_replay",
+        "a replay goes by its own clock", replay, "replay",
         (("records, manifest.clock, manifest.effort,", "records, manifest.clock + 1500, manifest.effort,"),),
     ),
     "replayed-at-another-effort": Mutant(
-        "a replay goes at full effort", recovery, "_replay",
+        "a replay goes at full effort", replay, "replay",
         (("manifest.clock, manifest.effort, poisoned", "manifest.clock, poisoned"),),
     ),
     "positions-ahead": Mutant(
@@ -215,12 +215,12 @@ MUTANTS = {
         (("    for manifest in", '    return "somebody"\n    for manifest in'),),
     ),
     "gap-not-refused": Mutant(
-        "unread records that are gone are passed over", recovery, "recover",
-        (("    if lost and not accept_gap:\n", "    if False:\n"),),
+        "unread records that are gone are passed over", recovery, "_refuse_gaps",
+        (("    if lost:\n", "    if False:\n"),),
     ),
     "reset-ignored": Mutant(
-        "a replay from before a gap is held to be the same as the state after it", recovery, "recover",
-        (("not any(m.kind == DIGEST_RESET for m in manifests)", "True"),),
+        "a replay from before a gap is held to be the same as the state after it", recovery, "_exact",
+        (("any(m.kind == DIGEST_RESET for m in counting)", "False"),),
         seed=203,
     ),
     "poison-unnamed": Mutant(

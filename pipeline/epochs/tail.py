@@ -1,0 +1,67 @@
+"""The manifests after a base: held while they are few, read again each time where memory should not hold them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+from pipeline.epochs.history import Standing
+from pipeline.messages import Manifest
+from pipeline.ports import LogGap, Sink
+
+MOST_HELD = 20_000
+"""Some 2 KB each."""
+
+
+class Tail:
+    """Manifests in order, as many as there were at first: later ones are not seen.
+
+    >>> tail = Tail(lambda: iter("abc"))
+    >>> list(tail), len(tail), tail.last, list(tail.and_then("d"))
+    (['a', 'b', 'c'], 3, 'c', ['a', 'b', 'c', 'd'])
+    """
+
+    def __init__(self, read: Callable[[], Iterator[Manifest]], more: tuple[Manifest, ...] = ()) -> None:
+        """Goes through them once. `more` come after what is read."""
+        self._read = read
+        self._more = more
+        self._count = 0
+        self.last: Manifest | None = None
+        held: list[Manifest] = []
+        for manifest in read():
+            self._count += 1
+            self.last = manifest
+            if self._count <= MOST_HELD:
+                held.append(manifest)
+        self._held = held if self._count <= MOST_HELD else None
+        self.last = more[-1] if more else self.last
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._count + len(self._more)
+
+    def __iter__(self) -> Iterator[Manifest]:
+        """Once more from the first; raises LogGap where some are gone since."""
+        if self._held is not None:
+            yield from self._held
+        else:
+            left = self._count
+            for manifest in islice(self._read(), self._count):
+                left -= 1
+                yield manifest
+            if left:
+                raise LogGap(f"of {self._count} manifests that were read at first {left} are gone since")
+        yield from self._more
+
+    def and_then(self, manifest: Manifest) -> Tail:
+        """With one more that is not in the log yet."""
+        return Tail(self._read, (*self._more, manifest))
+
+
+Manifests = Tail | Sequence[Manifest]
+
+
+def manifests_from(sink: Sink, base: Standing) -> Tail:
+    """Those after a base."""
+    skipped = 1 if base.epoch else 0
+    return Tail(lambda: islice(sink.manifests(max(base.offset, 0)), skipped, None))
