@@ -15,8 +15,10 @@ from typing import Any
 PRODUCER = ("begin_transaction", "send list", "send manifest", "flush", "send_offsets_to_transaction",
             "commit_transaction")  # fmt: skip
 DISK = ("write", "sync", "rename", "sync_names", "remove")
+ONCE = "after init_transactions"
+"""In a life that nothing else befalls; the other places are passed again and again."""
 POINTS = [
-    "after init_transactions",
+    ONCE,
     *(f"{when} {what}" for what in PRODUCER for when in ("before", "after")),
     "before the commit's answer is heard",
     "after the epoch is known to be committed",
@@ -59,7 +61,7 @@ def watch_sink(strike: Strike) -> None:
     def started(sink: KafkaSink) -> None:
         start(sink)
         if sink._epochs is not None:
-            strike.at("after init_transactions")
+            strike.at(ONCE)
             watch_producer(strike, sink._producer, sink._epochs.topic)
 
     def committed(sink: KafkaSink, *arguments: Any) -> int:
