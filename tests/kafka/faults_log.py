@@ -16,7 +16,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from oracle import Report
 from service import ROOT
 
-RANGE = re.compile(r"(\S+)-(\d+) \[(\d+), (\d+)\)")
+RANGE = re.compile(r"(\S+)-(\d+):? \[(\d+), (\d+)\)")
 
 
 def retention(trial: Trial) -> Report:
