@@ -16,7 +16,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from oracle import Report
 from service import ROOT
 
-RANGE = re.compile(r"(\S+)-(\d+) \[(\d+), (\d+)\)")
+RANGE = re.compile(r"(\S+)-(\d+):? \[(\d+), (\d+)\)")
 
 
 def retention(trial: Trial) -> Report:
@@ -116,4 +116,5 @@ def _released(folder: Path, version: str) -> dict[str, str]:
         text = re.sub(r"(?m)^Version: .*$", f"Version: {version}", Path(str(original)).read_text("utf-8"), count=1)
         (copied / "METADATA").write_text(text, "utf-8")
         shutil.copy(Path(str(original)).with_name("entry_points.txt"), copied)
-    return {"PYTHONPATH": f"{here}:{ROOT}"}
+    # Without the working folder, where an editable installation leaves metadata of its own.
+    return {"PYTHONPATH": f"{here}:{ROOT}", "PYTHONSAFEPATH": "1"}

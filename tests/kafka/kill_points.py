@@ -12,16 +12,28 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-PRODUCER = ("begin_transaction", "send list", "send manifest", "flush", "send_offsets_to_transaction",
-            "commit_transaction")  # fmt: skip
 DISK = ("write", "sync", "rename", "sync_names", "remove")
+ONCE = "after init_transactions"
+"""In a life that nothing else befalls; the other places are passed again and again."""
 POINTS = [
-    "after init_transactions",
-    *(f"{when} {what}" for what in PRODUCER for when in ("before", "after")),
+    ONCE,
+    "before begin_transaction",
+    "after begin_transaction",
+    "after send list",
+    "after send manifest",
+    "after flush",
+    "after send_offsets_to_transaction",
     "before the commit's answer is heard",
-    "after the epoch is known to be committed",
-    *(f"{when} a snapshot's {what}" for what in DISK for when in ("before", "after")),
+    "after commit_transaction",
+    "before a snapshot's write",
+    "after a snapshot's write",
+    "after a snapshot's sync",
+    "after a snapshot's rename",
+    "after a snapshot's sync_names",
+    "before a snapshot's remove",
+    "after a snapshot's remove",
 ]
+"""What lies between two of them is the same place: after `flush` is before `send_offsets_to_transaction`."""
 
 
 class Strike:
@@ -54,21 +66,15 @@ def watch_sink(strike: Strike) -> None:
     """Places in the transactions of the sink that writes manifests: the learner's."""
     from producers.kafka import KafkaSink
 
-    start, commit = KafkaSink.start, KafkaSink.commit
+    start = KafkaSink.start
 
     def started(sink: KafkaSink) -> None:
         start(sink)
         if sink._epochs is not None:
-            strike.at("after init_transactions")
+            strike.at(ONCE)
             watch_producer(strike, sink._producer, sink._epochs.topic)
 
-    def committed(sink: KafkaSink, *arguments: Any) -> int:
-        offset = commit(sink, *arguments)
-        if sink._epochs is not None:
-            strike.at("after the epoch is known to be committed")
-        return offset
-
-    KafkaSink.start, KafkaSink.commit = started, committed  # type: ignore[method-assign]
+    KafkaSink.start = started  # type: ignore[method-assign]
 
 
 def watch_producer(strike: Strike, producer: Any, epochs: str) -> None:
@@ -78,31 +84,20 @@ def watch_producer(strike: Strike, producer: Any, epochs: str) -> None:
     send = producer.send
     manifest, others = strike.around("send manifest", send), strike.around("send list", send)
     producer.send = lambda topic, *rest, **more: (manifest if topic == epochs else others)(topic, *rest, **more)
-    manager = producer._transaction_manager
-    begin_committing = manager.begin_commit
-
-    def committing(*arguments: Any) -> Any:
-        result = begin_committing(*arguments)
-        strike_at_answer(strike, manager)
-        return result
-
-    manager.begin_commit = committing
+    watch_answers(strike, producer._transaction_manager)
 
 
-def strike_at_answer(strike: Strike, manager: Any) -> None:
-    """The coordinator has decided and said so; this process has not heard it."""
+def watch_answers(strike: Strike, manager: Any) -> None:
+    """The coordinator has decided on the commit and said so; this process has not heard it."""
     from kafka.producer.transaction_manager import EndTxnHandler
 
     handle = EndTxnHandler.handle_response
-    if getattr(handle, "watched", False):
-        return
 
     def heard(handler: Any, response: Any) -> Any:
         if handler.transaction_manager is manager:
             strike.at("before the commit's answer is heard")
         return handle(handler, response)
 
-    heard.watched = True  # type: ignore[attr-defined]
     EndTxnHandler.handle_response = heard
 
 
