@@ -144,13 +144,12 @@ def _pool(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor, pooling: Pooling) -> 
 
 def _load(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    weights = {"use_safetensors": True, "weights_only": True}
     try:
         with _quiet():
             config = AutoConfig.from_pretrained(files.folder, **local)
             tokenizer = AutoTokenizer.from_pretrained(files.folder, **local)
             model, report = _family(config).from_pretrained(
-                files.folder, dtype=dtype, output_loading_info=True, **weights, **local
+                files.folder, dtype=dtype, output_loading_info=True, use_safetensors=True, **local
             )
             model = model.to(device).eval()
     except _LOADING_FAULTS as error:
