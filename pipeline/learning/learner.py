@@ -92,7 +92,7 @@ class Learner:
             self.popularity,
             self.neighbours,
             Content(self.catalogue, self.texts),
-            Companions(),
+            Companions(self.users),
             Ridge(self.users),
             Factorization(settings.seed),
             self.interest,

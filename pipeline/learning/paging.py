@@ -1,8 +1,8 @@
 """Idle users paged out: beyond so many in memory, those idle longest lie in immutable segments of a cold store.
 
-What is paged is the bulk of a user: the kept history and the consumed items. Their row
-stays theirs, so nothing that is learned or published depends on who is in memory: whoever
-reads a history brings its user back first, bit for bit.
+What is paged is the bulk of a user: the kept history, the consumed items, and what others keep by slot
+(`Slotted`). Their row stays theirs, so nothing that is learned or published depends on who is in memory:
+whoever reads a history brings its user back first, bit for bit, or has a look at the record (`peek`).
 
 Who leaves is a function of the state alone, so that a replay makes the same
 segments again, under the same names. A segment is never changed: of one that
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning import paging_kernels as kernels
+from pipeline.learning.arena import grown
 from pipeline.ports import ColdDamaged, ColdStore
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ AT_ONCE = 64
 
 MOST_SEGMENTS = 256
 MERGED = 16
+PEEKED = 1 << 14
+"""Records looked at lately that are kept in memory: some kilobytes each."""
+
 SPARSE = 4
 """A segment of which less than one in so many records is still cold is written anew."""
 
@@ -52,6 +57,25 @@ class Segment:
     cold: int
 
 
+@dataclass(frozen=True)
+class Slotted:
+    """A tensor of words that another part of the learner keeps by users' slots: `owner.name` [S, ...], empty `fill`."""
+
+    owner: object
+    name: str
+    fill: int
+
+    @property
+    def tensor(self) -> Tensor:
+        """As it is now."""
+        tensor: Tensor = getattr(self.owner, self.name)
+        return tensor
+
+    def grow(self, slots: int) -> None:
+        """Make room."""
+        setattr(self.owner, self.name, grown(self.tensor, slots, self.fill))
+
+
 class Paging:
     """Keeps `users.slot_U` (where a user's history is in memory, -1: nowhere) and `users.place_U`.
 
@@ -66,6 +90,7 @@ class Paging:
         self._segments: dict[int, Segment] = {}
         self._next = 0
         self._erased: set[int] = set()
+        self._peeked: OrderedDict[int, Words] = OrderedDict()
 
     @property
     def cold(self) -> int:
@@ -93,9 +118,17 @@ class Paging:
             self._users.take_back(row, words)
             self._leave(row)
 
+    def peek(self, rows: Rows, name: str) -> NDArray[np.int32]:
+        """What cold users have of a slotted int32 tensor [N, ...], without bringing them back. Raises ColdDamaged."""
+        place = self._users.place_U.numpy()
+        begin, end = self._users.extra_words(name)
+        found = [extra_of(self._seen(int(place[row]), row))[begin:end] for row in rows.tolist()]
+        return np.stack(found)
+
     def drop(self, row: int) -> None:
         """A cold user is erased: the segment is written anew without them when the epoch ends."""
         number = int(self._users.place_U[row]) >> 32
+        self._peeked.clear()
         self._leave(row)
         if number in self._segments:
             self._erased.add(number)
@@ -135,6 +168,7 @@ class Paging:
         names = tensors["paging.names"].numpy().tobytes().decode().split("\n")
         table = tensors["paging.segments"].tolist()
         self._next, self._erased = int(tensors["paging.next"]), set(tensors["paging.erased"].tolist())
+        self._peeked.clear()
         self._segments = {n: Segment(name, *counts) for (n, *counts), name in zip(table, names, strict=False)}
 
     def _page_out(self, rows: Rows) -> None:
@@ -142,13 +176,17 @@ class Paging:
         count, head, following = users.count_U.numpy(), users.head_U.numpy(), users.node_next.numpy()
         size = np.zeros(len(rows), dtype=np.int64)
         kernels.measure(rows, users.item_SL.shape[1], count, head, following, size)
+        extra_NE = users.extra(rows)
+        size += extra_NE.shape[1]
         start = np.cumsum(size) - size
         words = np.zeros(int(size.sum()), dtype=np.int32)
         kernels.pack(
             rows, start, users.item_SL.numpy(), users.code_SL.numpy(), users.time_SL.numpy(), users.slot_U.numpy(),
             count, head, users.node_item.numpy(), following, words,
         )  # fmt: skip
-        for first, last in zip(start.tolist(), (start + size).tolist(), strict=True):
+        for first, last, extra_E in zip(start.tolist(), (start + size).tolist(), extra_NE, strict=True):
+            words[first + kernels.EXTRA] = len(extra_E)
+            words[last - len(extra_E) : last] = extra_E
             words[first + kernels.CHECK] = _checksum(words[first:last])
         self._keep(rows, start, words)
         users.leave_memory(rows)
@@ -187,12 +225,23 @@ class Paging:
         """A user's record; raises ColdDamaged where it is not what was written."""
         name, at = self._segments[place >> 32].name, 4 * (place & 0xFFFFFFFF)
         head = np.frombuffer(self._store.read(name, at, 4 * kernels.HEAD), dtype="<i4")
-        if len(head) == kernels.HEAD and head[0] == row and min(head[1], head[2]) >= 0:
-            size = kernels.HEAD + 3 * int(head[1]) + int(head[2])
+        if len(head) == kernels.HEAD and head[0] == row and head[1 : kernels.CHECK].min() >= 0:
+            entries, consumed, extra = head[1 : kernels.CHECK].tolist()
+            size = kernels.HEAD + 3 * entries + consumed + extra
             words = np.frombuffer(self._store.read(name, at, 4 * size), dtype="<i4").astype(np.int32)
             if len(words) == size and words[kernels.CHECK] == _checksum(words):
                 return words
         raise ColdDamaged(f"{name}: the record at byte {at} is not as it was written")
+
+    def _seen(self, place: int, row: int) -> Words:
+        """A record as `_record` gives it, from memory if it was looked at lately: at its place it never changes."""
+        if place in self._peeked:
+            self._peeked.move_to_end(place)
+        else:
+            self._peeked[place] = self._record(row, place)
+            if len(self._peeked) > PEEKED:
+                self._peeked.popitem(last=False)
+        return self._peeked[place]
 
     def _leave(self, row: int) -> None:
         """A user's record is needed no more."""
@@ -207,6 +256,11 @@ def _checksum(words: Words) -> int:
     """CRC-32C of a record but for the checksum itself, as an int32."""
     before = crc32c.crc32c(words[: kernels.CHECK].tobytes())
     return int(np.uint32(crc32c.crc32c(words[kernels.HEAD :].tobytes(), before)).astype(np.int32))
+
+
+def extra_of(words: Words) -> Words:
+    """The extra words of a record."""
+    return words[len(words) - int(words[kernels.EXTRA]) :]
 
 
 def segment_name(number: int, block: bytes) -> str:

@@ -1,7 +1,8 @@
 """The loops that pack users' histories and consumed items into records of int32 words, and unpack them again.
 
-A record is [row, entries, consumed, checksum], then the entries' items, codes
-and times, the latest first, then the consumed items, the latest first.
+A record is [row, entries, consumed, extra, checksum], then the entries' items, codes
+and times, the latest first, then the consumed items, the latest first, then
+so many extra words: the user's rows of other tensors (`paging.Slotted`).
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
@@ -11,8 +12,8 @@ from numba import njit
 
 from pipeline.learning.kernels import consume
 
-HEAD = 4
-CHECK = 3
+HEAD = 5
+ENTRIES, CONSUMED, EXTRA, CHECK = 1, 2, 3, 4
 
 
 @njit(cache=True, nogil=True)

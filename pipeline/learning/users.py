@@ -12,8 +12,8 @@ from torch import Tensor
 from pipeline.learning import kernels
 from pipeline.learning.arena import Ids, grown
 from pipeline.learning.batch import NO_ITEM, History, Interactions
-from pipeline.learning.paging import MemoryColdStore, Paging
-from pipeline.learning.paging_kernels import unpack
+from pipeline.learning.paging import MemoryColdStore, Paging, Slotted, extra_of
+from pipeline.learning.paging_kernels import CONSUMED, unpack
 from pipeline.ports import ColdStore
 
 EPOCH_2000_S = 946_684_800
@@ -39,6 +39,7 @@ class Users:
         self.item_SL = torch.full((64, history), NO_ITEM, dtype=torch.int32)
         self.code_SL = torch.zeros(64, history, dtype=torch.int16)
         self.time_SL = torch.zeros(64, history, dtype=torch.int32)
+        self.slotted: list[Slotted] = []
         self._slots = 0
         self._free_slots: list[int] = []
         self.slot_U = torch.full((64,), -1, dtype=torch.int32)
@@ -176,8 +177,29 @@ class Users:
     def take_back(self, row: int, words: NDArray[np.int32]) -> None:
         """Put a user's record (`paging_kernels`) into memory again."""
         self._take_slot(row)
-        self._reserve(int(words[2]))
+        self._reserve(int(words[CONSUMED]))
         unpack(words, row, *self._rings(), *self._chains())
+        extra = extra_of(words)
+        for kept in self.slotted:
+            begin, end = self.extra_words(kept.name)
+            own = kept.tensor[self.slot_U[row]]
+            own.copy_(torch.from_numpy(extra[begin:end].copy()).view(own.dtype).view(own.shape))
+
+    def extra(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """[N, E] the users' rows of all slotted tensors as words, for their records."""
+        slots = self.slot_U[rows].long()
+        parts = [kept.tensor[slots].contiguous().view(len(rows), -1).view(torch.int32) for kept in self.slotted]
+        return torch.cat([torch.zeros(len(rows), 0, dtype=torch.int32), *parts], dim=1).numpy()
+
+    def extra_words(self, name: str) -> tuple[int, int]:
+        """Where a slotted tensor's row begins and ends among the extra words."""
+        begin = 0
+        for kept in self.slotted:
+            size = kept.tensor[:1].numel() * kept.tensor.element_size() // 4
+            if kept.name == name:
+                return begin, begin + size
+            begin += size
+        raise KeyError(name)
 
     def leave_memory(self, rows: NDArray[np.int64]) -> None:
         """Let go of these users' slots and chains."""
@@ -187,6 +209,8 @@ class Users:
         slots = self.slot_U[rows]
         for name, fill in self._SLOTS.items():
             getattr(self, name)[slots.long()] = fill
+        for kept in self.slotted:
+            kept.tensor[slots.long()] = kept.fill
         self._free_slots += slots.tolist()
         self.slot_U[rows] = -1
 
@@ -211,6 +235,8 @@ class Users:
             slot, self._slots = self._slots, self._slots + 1
             for name, fill in self._SLOTS.items():
                 setattr(self, name, grown(getattr(self, name), self._slots, fill))
+            for kept in self.slotted:
+                kept.grow(self._slots)
         self.slot_U[row] = slot
 
     def _rings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ from pipeline.epochs.processor import Processor
 from pipeline.epochs.snapshot import FileSnapshotStore, name_of
 from pipeline.learning import paging
 from pipeline.learning.paging import MemoryColdStore
-from pipeline.learning.paging_kernels import HEAD
+from pipeline.learning.paging_kernels import CONSUMED, ENTRIES, EXTRA, HEAD
 from pipeline.ports import ColdDamaged
 from producers.memory import Fault
 
@@ -60,7 +60,7 @@ def records_in(store: MemoryColdStore) -> list[tuple[int, bytes]]:
     for block in store.blocks.values():
         words, at = np.frombuffer(block, dtype="<i4"), 0
         while at < len(words):
-            size = HEAD + 3 * int(words[at + 1]) + int(words[at + 2])
+            size = HEAD + 3 * int(words[at + ENTRIES]) + int(words[at + CONSUMED]) + int(words[at + EXTRA])
             found.append((int(words[at]), words[at : at + size].tobytes()))
             at += size
     return found
@@ -73,12 +73,13 @@ def test_what_is_published_and_learned_does_not_depend_on_who_is_in_memory(
     plain, small = shop_of(settings_of(LISTED, LEARNED)), settings_of(LISTED, LEARNED | {"users_in_memory": most})
     epochs, other = story(plain, 5), shop_of(small).fresh()
     assert config_hash(plain.settings) == config_hash(small)
-    went = 0
+    went = looked = 0
     for number, ((records, clock), expected) in enumerate(zip(epochs, digests(plain.fresh(), epochs), strict=True), 1):
         assert other.apply(number, records, clock).state_digest == expected, number
         assert other.learner.users.in_memory <= most
-        went = max(went, paged(other))
+        went, looked = max(went, paged(other)), max(looked, len(other.learner.users.paging._peeked))
     assert went >= 10 - most
+    assert looked > 0, "nobody paged out was anybody's neighbour"
     plain_again = plain.fresh()
     list(digests(plain_again, epochs))
     assert held(other) == held(plain_again)

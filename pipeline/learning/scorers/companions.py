@@ -6,11 +6,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions
+from pipeline.learning.paging import Slotted
 from pipeline.learning.scorer import Column, DenseAnswer, Observation
+from pipeline.learning.users import Users
 
 ADMIRERS = 256
 LIKES = 100
@@ -21,29 +24,27 @@ SHRINK = 3.0
 
 
 @njit(cache=True, nogil=True)
-def admire(admirer_IR, written_I, liked_UL, likes_U, item_B, user_B, positive_B):
+def admire(admirer_IR, written_I, liked_SL, slot_U, likes_U, item_B, user_B, positive_B):
     """Note who liked what, in each item's ring of its latest admirers and each user's of their latest likes."""
-    slots, length = admirer_IR.shape[1], liked_UL.shape[1]
+    slots, length = admirer_IR.shape[1], liked_SL.shape[1]
     for b in range(item_B.shape[0]):
         if positive_B[b]:
             item, user = item_B[b], user_B[b]
             admirer_IR[item, written_I[item] % slots] = user
             written_I[item] += 1
-            liked_UL[user, likes_U[user] % length] = item
+            liked_SL[slot_U[user], likes_U[user] % length] = item
             likes_U[user] += 1
 
 
 @njit(cache=True, nogil=True)
-def companions(
-    admirer_IR, written_I, liked_UL, likes_U, user_Q, item_QL, code_QL, decay_L, most, shrink, out_QI
-):
-    """Sum over the `most` nearest users of similarity, into each item that they like.
+def nearest(admirer_IR, written_I, likes_U, user_Q, item_QL, code_QL, decay_L, shrink, found_QK, score_QK):
+    """The K nearest users of each history and their similarity, the nearest first, -1 past the last.
 
     Similarity of user v to a history: sum of decay^lag over the likes they share / (sqrt(likes of v) + shrink).
     """
     near = np.zeros(likes_U.shape[0], np.float32)
     met = np.zeros(likes_U.shape[0], np.int32)
-    slots, length = admirer_IR.shape[1], liked_UL.shape[1]
+    slots, most = admirer_IR.shape[1], found_QK.shape[1]
     for q in range(item_QL.shape[0]):
         n = 0
         for lag in range(min(item_QL.shape[1], decay_L.shape[0])):
@@ -64,13 +65,26 @@ def companions(
             user = found[k]
             score[k] = near[user] / (np.sqrt(likes_U[user]) + shrink)
             near[user] = 0
-        order = np.argsort(-score, kind="mergesort")
-        for k in order[:most]:
-            user = found[k]
+        order = np.argsort(-score, kind="mergesort")[:most]
+        found_QK[q, :] = -1
+        for k in range(order.shape[0]):
+            found_QK[q, k] = found[order[k]]
+            score_QK[q, k] = score[order[k]]
+
+
+@njit(cache=True, nogil=True)
+def liked_by(found_QK, score_QK, liked_SL, at_QK, cold_NL, likes_U, out_QI):
+    """Add each found user's similarity to the items that they like; those of users at -1 - n are row n of `cold_NL`."""
+    length = liked_SL.shape[1]
+    for q in range(found_QK.shape[0]):
+        for k in range(found_QK.shape[1]):
+            user, at = found_QK[q, k], at_QK[q, k]
+            if user < 0:
+                break
             for slot in range(min(likes_U[user], length)):
-                item = liked_UL[user, slot]
+                item = liked_SL[at, slot] if at >= 0 else cold_NL[-1 - at, slot]
                 if item < out_QI.shape[1]:
-                    out_QI[q, item] += score[k]
+                    out_QI[q, item] += score_QK[q, k]
 
 
 class Companions:
@@ -79,16 +93,19 @@ class Companions:
     Users are met through the ADMIRERS latest likers of each of the last
     LOOK_BACK liked items, so that a question costs the same however many users
     there are. Likes are kept here once more: the users' own histories already
-    hold the micro-batch that is being predicted.
+    hold the micro-batch that is being predicted. Those of users who are paged
+    out are looked up in their records.
     """
 
     name = "companions"
     columns = (Column("companions", proposes=30),)
 
-    def __init__(self) -> None:
+    def __init__(self, users: Users) -> None:
+        self._users = users
         self.admirer_IR = torch.full((64, ADMIRERS), -1, dtype=torch.int32)
         self.written_I = torch.zeros(64, dtype=torch.int32)
-        self.liked_UL = torch.zeros(64, LIKES, dtype=torch.int32)
+        self.liked_SL = torch.zeros(64, LIKES, dtype=torch.int32)
+        users.slotted.append(Slotted(self, "liked_SL", 0))
         self.likes_U = torch.zeros(64, dtype=torch.int32)
         self._decay = (DECAY ** np.arange(LOOK_BACK)).astype(np.float32)
 
@@ -96,24 +113,37 @@ class Companions:
         """Make room."""
         self.admirer_IR = grown(self.admirer_IR, items, -1)
         self.written_I = grown(self.written_I, items)
-        self.liked_UL = grown(self.liked_UL, users)
         self.likes_U = grown(self.likes_U, users)
 
     def ask(self, questions: Questions) -> DenseAnswer:
         """Score what the nearest users like."""
         out_QI = torch.zeros(questions.banned_QI.shape)
         history = questions.history
-        companions(
-            self.admirer_IR.numpy(), self.written_I.numpy(), self.liked_UL.numpy(), self.likes_U.numpy(),
-            questions.user_Q.numpy(), history.item_QL.numpy(), history.code_QL.numpy(),
-            self._decay, COMPANIONS, np.float32(SHRINK), out_QI.numpy(),
+        found_QK = np.empty((len(questions), COMPANIONS), dtype=np.int64)
+        score_QK = np.empty((len(questions), COMPANIONS), dtype=np.float32)
+        nearest(
+            self.admirer_IR.numpy(), self.written_I.numpy(), self.likes_U.numpy(), questions.user_Q.numpy(),
+            history.item_QL.numpy(), history.code_QL.numpy(), self._decay, np.float32(SHRINK), found_QK, score_QK,
         )  # fmt: skip
+        at_QK, cold_NL = self._likes(found_QK)
+        liked_by(found_QK, score_QK, self.liked_SL.numpy(), at_QK, cold_NL, self.likes_U.numpy(), out_QI.numpy())
         return DenseAnswer([out_QI], len(questions))
+
+    def _likes(self, found_QK: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Where the likes of users are: their slot, or -1 - n for the n-th row of those that are read from records."""
+        at_QK = self._users.slot_U.numpy()[found_QK].astype(np.int64)
+        is_cold_QK = (at_QK < 0) & (found_QK >= 0)
+        cold = np.unique(found_QK[is_cold_QK])
+        if len(cold) == 0:
+            return at_QK, np.zeros((0, LIKES), dtype=np.int32)
+        at_QK[is_cold_QK] = -1 - np.searchsorted(cold, found_QK[is_cold_QK])
+        return at_QK, self._users.paging.peek(cold, "liked_SL")
 
     def observe(self, seen: Observation) -> None:
         """Note who liked what."""
         admire(
-            self.admirer_IR.numpy(), self.written_I.numpy(), self.liked_UL.numpy(), self.likes_U.numpy(),
+            self.admirer_IR.numpy(), self.written_I.numpy(), self.liked_SL.numpy(),
+            self._users.slot_U.numpy(), self.likes_U.numpy(),
             seen.events.item_B.numpy(), seen.events.user_B.numpy(), seen.positive_B.numpy(),
         )  # fmt: skip
 
@@ -122,11 +152,10 @@ class Companions:
         self.admirer_IR[self.admirer_IR == user] = -1
         if user < len(self.likes_U):
             self.likes_U[user] = 0
-            self.liked_UL[user] = 0
 
     def state(self) -> dict[str, Tensor]:
         """Who liked an item and what a user liked, lately."""
-        names = ("admirer_IR", "written_I", "liked_UL", "likes_U")
+        names = ("admirer_IR", "written_I", "liked_SL", "likes_U")
         return {name: getattr(self, name) for name in names}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
