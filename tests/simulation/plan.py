@@ -68,6 +68,8 @@ def drawn(seed: int, length: int = 110) -> Plan:
         else:
             what = chance.choices(kinds, weights)[0] if number < calm else chance.choice(("clock", "grow", "twin"))
             actions.append(Action(at, what, _how(what, chance)))
+    if not retention:
+        actions = _with_rewinds(actions, seed)
     return Plan(
         seed=seed,
         max_events=chance.choice((1, 2, 3, 7, 64)),
@@ -79,6 +81,21 @@ def drawn(seed: int, length: int = 110) -> Plan:
         efforts=tuple(chance.choice(("full", "lean", "1", "2")) for _ in range(4)),
         actions=tuple(actions),
     )
+
+
+def _with_rewinds(actions: list[Action], seed: int) -> list[Action]:
+    """In one plan of five an operator takes something back, once or several times: (how far, of which item, restore).
+
+    Drawn apart from all else: the other plans are what they were.
+    """
+    chance = random.Random(f"rewinds of {seed}")
+    if not actions or chance.random() < 0.8:
+        return actions
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        item = chance.choice((None, *(f"i{n}" for n in range(ITEMS))))
+        at = chance.randrange(actions[-1].at + 1)
+        actions.append(Action(at, "rewind", (chance.random(), item, chance.random() < 0.2)))
+    return sorted(actions, key=lambda action: action.at)
 
 
 def _how(what: str, chance: random.Random) -> Any:
