@@ -13,7 +13,7 @@ from itertools import islice
 from msgspec.structs import replace
 
 from pipeline.epochs.digest import config_hash
-from pipeline.epochs.history import CLAIM, DIGEST_RESET, EPOCH, REWIND, Past, Standing, standing_after, verify_inputs
+from pipeline.epochs.history import CLAIM, DIGEST_RESET, EPOCH, REWIND, Standing, standing_after, verify_inputs
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.replay import GO_ON, Progress, RecoveryRefused, events_in, gone, named, replay
 from pipeline.epochs.rewinding import Undone
@@ -147,26 +147,44 @@ def recover(
     standing = _mark(CLAIM, sink, standing, settings, watermark, who, clock, begins=begins)
     if standing.epoch > 1:
         log.info("%s", base.told(clock.now_ms()))
-        _tell_past(standing.past)
-    if rewind is not None:
-        mark = marker(REWIND, standing, settings, watermark, who, clock.now_ms())
-        manifests = manifests.and_then(replace(mark, rewind=rewind))
+    if past := str(standing.past):
+        log.warning("so far in this log: %s", past)
+    mark = None if rewind is None else replace(
+        marker(REWIND, standing, settings, watermark, who, clock.now_ms()), rewind=rewind
+    )  # fmt: skip
+    return _led_on(source, sink, base, standing, mark, lost, who, clock, accept_gap, on_progress)
+
+
+def _led_on(
+    source: Source,
+    sink: Sink,
+    base: Base,
+    standing: Standing,
+    mark: Manifest | None,
+    lost: tuple[Range, ...],
+    who: Identity,
+    clock: Clock,
+    accept_gap: bool,
+    on_progress: Callable[[Progress], None],
+) -> Recovered:
+    """From a base, with the shard claimed: the replay, then the new rewind (`mark`) and a reset where they are due."""
+    processor, settings = base.processor, base.processor.settings
+    manifests = base.manifests if mark is None else base.manifests.and_then(mark)
     undone = Undone(manifests)
     exact = _exact(base, manifests, undone, who)
     replayed = replay(
-        base.processor, source, manifests, undone,
-        accept_gap=accept_gap, exact=exact, new=rewind is not None, on_progress=on_progress,
+        processor, source, manifests, undone,
+        accept_gap=accept_gap, exact=exact, new=mark is not None, on_progress=on_progress,
     )  # fmt: skip
-    reached = base.processor.ledger.watermark
-    if rewind is not None:
-        assert manifests.last is not None
-        standing = _commit_rewind(sink, standing, manifests.last, base.processor, replayed.left_out)
+    if mark is not None:
+        standing = _commit_rewind(sink, standing, mark, processor, replayed.left_out)
     anew = bool(lost or replayed.missed) or not exact
     if anew:
         log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
+        reached = processor.ledger.watermark
         standing = _mark(DIGEST_RESET, sink, standing, settings, reached, who, clock, lost, missed=replayed.missed)
     rewound = any(m.kind == REWIND for m in manifests)
-    return Recovered(base.processor, standing, len(manifests), anew or rewound)
+    return Recovered(processor, standing, len(base.manifests), anew or rewound)
 
 
 def _joined(base: Base) -> Standing:
@@ -215,11 +233,6 @@ def _commit_rewind(sink: Sink, standing: Standing, mark: Manifest, processor: Pr
         mark, state_digest=processor.state_digest, watermark=watermark, rewind=replace(mark.rewind, left_out=left_out)
     )
     return standing.after(made, sink.commit([], made, {}))
-
-
-def _tell_past(past: Past) -> None:
-    if told := str(past):
-        log.warning("so far in this log: %s", told)
 
 
 def _mark(

@@ -89,6 +89,8 @@ def replay(
         if manifest.kind == EPOCH:
             records, lacking = records_of(source, manifest, accept_gap)
             found.missed += lacking
+            if any(part.topic == processor.settings.topic("users") for part in lacking):
+                log.warning("epoch %d: erasures may be among what is lost: erase those users again", manifest.epoch)
             records = taken_back.kept(manifest, records)
             applied = processor.apply(
                 manifest.epoch, records, manifest.clock, manifest.effort, poisoned=manifest.poisoned

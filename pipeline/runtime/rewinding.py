@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from msgspec import structs
 
 from consumers.validation import epoch_ms
-from pipeline.epochs.history import EPOCH, standing_after
+from pipeline.epochs.history import EPOCH, Standing, standing_after
 from pipeline.epochs.processor import Processor
-from pipeline.epochs.recovery import Recovered, base_of, recover
+from pipeline.epochs.recovery import Recovered, base_of, overtaken, recover
 from pipeline.epochs.replay import RecoveryRefused, gone, named, records_of
 from pipeline.epochs.rewinding import Named, Undone, parted
 from pipeline.messages import Event, Manifest, Record, Rewind, Undecodable, Without
@@ -148,6 +148,12 @@ def rewound(parts: Parts, rewind: Rewind) -> Recovered:
     RecoveryRefused, CommitUnknown or ConnectionError after several attempts.
     """
     writer = SnapshotWriter(parts.snapshots, parts.settings.epochs, parts.metrics, parts.clock, parts.beside)
+    stood = Standing()
+
+    def stand(standing: Standing) -> None:
+        nonlocal stood
+        stood = standing
+
     for attempt in range(ATTEMPTS):
         sink, source = parts.make_sink(), None
         try:
@@ -155,13 +161,14 @@ def rewound(parts: Parts, rewind: Rewind) -> Recovered:
             with ReplayReport() as report:
                 recovered = recover(
                     source, sink, parts.snapshots, parts.make_processor, parts.who, parts.clock,
-                    accept_gap=parts.accept_gap, rewind=rewind, on_progress=report,
+                    accept_gap=parts.accept_gap, rewind=rewind, on_standing=stand, on_progress=report,
                 )  # fmt: skip
             writer.write(recovered.processor, recovered.standing)
             return recovered
-        except Fenced as error:
-            raise Fenced("another learner has taken over meanwhile; stop it, then rewind again") from error
-        except (CommitUnknown, ConnectionError) as error:
+        except (Fenced, CommitUnknown, ConnectionError) as error:
+            # The broker fences, too, whoever is slow.
+            if isinstance(error, Fenced) and overtaken(sink, stood, parts.who.instance):
+                raise Fenced("another learner has taken over meanwhile; stop it, then rewind again") from error
             if attempt == ATTEMPTS - 1:
                 raise
             log.warning("%s: %s; looking what the log says", type(error).__name__, error)

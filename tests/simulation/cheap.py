@@ -18,6 +18,7 @@ from consumers.decoding import JsonDecoder
 from pipeline.epochs.digest import START, StateDigest
 from pipeline.epochs.intake import Ledger, take_in
 from pipeline.epochs.processor import Applied
+from pipeline.epochs.rewinding import Named
 from pipeline.messages import FULL_EFFORT, Counts, Output, Poisoned, Record, Tombstone
 from pipeline.settings import Settings
 from producers.dead_letters import dead_letter_output
@@ -51,6 +52,7 @@ class CheapProcessor:
         self.total = 0
         self.users: dict[int, tuple[int, int]] = {}
         self.due: dict[int, int] = {}
+        self.orphans: list[int] = []
         self.decode = JsonDecoder({settings.topic(kind): kind for kind in ("events", "items", "users")})
 
     def apply(
@@ -72,6 +74,8 @@ class CheapProcessor:
                 self.users.pop(number(user.key), None)
                 self.due.pop(number(user.key), None)
                 outputs.append(self._list(user.key, None))
+        outputs += [self._list(f"u{row}", None) for row in self.orphans]
+        self.orphans = []
         for late in intake.late:
             self._count(number(late.event.actor), 0)
         touched: set[int] = set()
@@ -103,11 +107,21 @@ class CheapProcessor:
 
     def pending(self) -> int | None:
         """As `Processor.pending`."""
+        if self.orphans:
+            return 0
         return min(self.due.values(), default=None)
 
     def paged_out(self) -> dict[str, object]:
         """As `Processor.paged_out`: nothing is paged out."""
         return {}
+
+    def owe(self, concerned: Named, clock: int) -> None:
+        """As `Processor.owe`."""
+        for row in sorted(map(number, concerned.users)):
+            if row in self.users:
+                self.due[row] = min(clock, self.due.get(row, clock))
+            else:
+                self.orphans.append(row)
 
     def state(self) -> dict[str, Tensor]:
         """As `Processor.state`."""
@@ -115,6 +129,7 @@ class CheapProcessor:
         return self.ledger.state() | {
             "total": torch.tensor(self.total),
             "users": torch.tensor(users, dtype=torch.int64).reshape(-1, 3),
+            "orphans": torch.tensor(self.orphans, dtype=torch.int64),
             "due": torch.tensor(sorted(self.due.items()), dtype=torch.int64).reshape(-1, 2),
         }
 
@@ -124,6 +139,7 @@ class CheapProcessor:
         self.total = int(tensors["total"])
         self.users = {row: (count, own) for row, count, own in tensors["users"].tolist()}
         self.due = dict(tensors["due"].tolist())
+        self.orphans = tensors["orphans"].tolist()
 
     def _count(self, row: int, value: int) -> None:
         count, own = self.users.get(row, (0, 0))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,9 +43,37 @@ class Model:
     erased: dict[str, int] = field(default_factory=dict)
     reached: dict[int, int] = field(default_factory=dict)
     _poisoned: set[tuple[str, int, int]] = field(default_factory=set)
+    orphans: list[int] = field(default_factory=list)
 
-    def follow(self, manifest: dict[str, Any], puts: list[Put]) -> None:
-        """One epoch; raises AssertionError where its counts are not those of these records."""
+    def rewound(self, manifests: list[dict[str, Any]], within: Callable[[dict[str, Any]], list[Put]]) -> Model:
+        """What counts after a rewind, the last of these manifests: each epoch again, without what is left out of it."""
+        again, owed = Model(), dict[int, set[str]]()
+        for manifest in manifests:
+            if manifest["kind"] == "rewind":
+                base = manifest["rewind"]["base"]
+                again._owe({user for epoch, users in owed.items() if epoch > base for user in users}, manifest["clock"])
+            if manifest["kind"] != "epoch":
+                continue
+            over = [m for m in manifests if m["rewind"] and m["rewind"]["base"] < manifest["epoch"] < m["epoch"]]
+            puts = [put for part in manifest["ranges"] for put in within(part)]
+            out = [put for put in puts if put.topic == "events" and _left_out(put, over)]
+            again.published = {}
+            again.follow(manifest, [put for put in puts if put not in out], said=False)
+            if over:
+                owed[manifest["epoch"]] = {key.removeprefix("home:") for key in again.published}
+                owed[manifest["epoch"]] |= {put.meaning["user_id"] for put in out if isinstance(put.meaning, dict)}
+        again.published, again.dead, again.outcomes = self.published, self.dead, self.outcomes
+        return again
+
+    def _owe(self, users: set[str], clock: int) -> None:
+        for row in sorted(map(number, users)):
+            if row in self.users:
+                self.due[row] = min(clock, self.due.get(row, clock))
+            else:
+                self.orphans.append(row)
+
+    def follow(self, manifest: dict[str, Any], puts: list[Put], *, said: bool = True) -> None:
+        """One epoch; raises AssertionError where its counts (if it says them) are not those of these records."""
         puts = sorted(puts, key=lambda put: (put.topic, put.partition, put.offset))
         self._poisoned = {(p["topic"], p["partition"], p["offset"]) for p in manifest["poisoned"]}
         for put in puts:
@@ -54,13 +83,18 @@ class Model:
                 self.total = folded(self.total, number(put.key or ""))
             elif put.topic == "users" and put.meaning is None:
                 self._erase(put)
+        for row in self.orphans:
+            self.published.setdefault(f"home:u{row}", []).append(None)
+        self.orphans = []
         counts: Counter[str] = Counter()
         trained, late = self._sorted_out([put for put in puts if put.topic == "events"], counts)
         lists = self._learned(manifest, trained, late)
-        said = {name: count for name, count in manifest["counts"].items() if count}
         counts["lists"] = lists
+        if not said:
+            return
+        told = {name: count for name, count in manifest["counts"].items() if count}
         expected = {name: count for name, count in counts.items() if count}
-        assert said == expected, f"epoch {manifest['epoch']}: counts {said}, its records give {expected}"
+        assert told == expected, f"epoch {manifest['epoch']}: counts {told}, its records give {expected}"
         self.outcomes.update(counts)
 
     def _is_dead(self, put: Put) -> bool:
@@ -127,6 +161,15 @@ class Model:
         count, own = self.users.get(row, (0, 0))
         self.users[row] = (count + 1, folded(own, value))
         self.total = folded(self.total, row, value)
+
+
+def _left_out(put: Put, over: list[dict[str, Any]]) -> bool:
+    """By any filter that counts: those of the last rewind that restores, and of those after it."""
+    filters: list[dict[str, Any]] = []
+    for manifest in over:
+        filters = ([] if manifest["rewind"]["restore"] else filters) + manifest["rewind"]["without"]
+    item = put.meaning.get("item_id") if isinstance(put.meaning, dict) else None
+    return any(not one or (item is not None and one == {"item_id": item}) for one in filters)
 
 
 def decoded(value: bytes | None) -> Any:

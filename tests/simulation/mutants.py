@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 from consumers import aligned, kafka_client
-from pipeline.epochs import digest, intake, poison, recovery, replay, snapshot
+from pipeline.epochs import digest, intake, poison, recovery, replay, rewinding, snapshot
 from pipeline.ports import CommitUnknown
 from pipeline.runtime import runner
 from producers import kafka as kafka_sink
@@ -253,5 +253,24 @@ MUTANTS = {
         "a new partition is not looked for", runner.Runner, "_learn",
         (("if set(source.partitions()) != self._begun.keys():", "if False:"),),
         seed=138,
+    ),
+    "taken-back-state-used": Mutant(
+        "a snapshot from within what a rewind took back is begun with", recovery, "base_of",
+        (("        if by := Undone(tail[1:]).by(epoch):\n", "        if by := None:\n"),),
+        seed=168,
+    ),
+    "owed-forgotten": Mutant(
+        "a replay does not know to whom a rewind owes lists", replay, "replay",
+        (
+            ("        if manifest.rewind is not None:\n", "        if new and done == len(manifests):\n"),
+        ),
+    ),
+    "earlier-rewinds-forgotten": Mutant(
+        "what an earlier rewind left out comes back with the next", rewinding, "_filters",
+        (("(*filters, *rewind.without)", "rewind.without"),),
+        seed=38,
+    ),
+    "replayed-with-what-is-left-out": Mutant(
+        "a replay learns what a rewind left out", rewinding, "left_out", (("    return any(", "    return not any("),)
     ),
 }  # fmt: skip

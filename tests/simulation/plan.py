@@ -69,6 +69,8 @@ def drawn(seed: int, length: int = 110) -> Plan:
             what = chance.choices(kinds, weights)[0] if number < calm else chance.choice(("clock", "grow", "twin"))
             actions.append(Action(at, what, _how(what, chance)))
     _poison(actions, random.Random(f"poison {seed}"))
+    if not retention:
+        actions = _with_rewinds(actions, seed)
     return Plan(
         seed=seed,
         max_events=chance.choice((1, 2, 3, 7, 64)),
@@ -92,6 +94,21 @@ def _poison(actions: list[Action], chance: random.Random) -> None:
         topic, key, event = actions[n].how
         bad = event | {"event_type": chance.choice(("poison", "deadly", "moody", "moodier"))}
         actions[n] = replace(actions[n], how=(topic, key, bad))
+
+
+def _with_rewinds(actions: list[Action], seed: int) -> list[Action]:
+    """In one plan of five an operator takes something back, once or several times: (how far, of which item, restore).
+
+    Drawn apart from all else: the other plans are what they were.
+    """
+    chance = random.Random(f"rewinds of {seed}")
+    if not actions or chance.random() < 0.8:
+        return actions
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        item = chance.choice((None, *(f"i{n}" for n in range(ITEMS))))
+        at = chance.randrange(actions[-1].at + 1)
+        actions.append(Action(at, "rewind", (chance.random(), item, chance.random() < 0.2)))
+    return sorted(actions, key=lambda action: action.at)
 
 
 def _how(what: str, chance: random.Random) -> Any:

@@ -33,6 +33,7 @@ import consumers.aligned
 import consumers.kafka
 import consumers.kafka_client
 import consumers.kafka_replay
+import pipeline.runtime.rewinding
 import pipeline.runtime.runner
 import pipeline.runtime.snapshots
 import producers.kafka
@@ -41,8 +42,9 @@ from pipeline.epochs.ladder import Ladder
 from pipeline.epochs.poison import DEATHS
 from pipeline.epochs.recovery import Identity, RecoveryRefused
 from pipeline.epochs.snapshot import FileSnapshotStore, LoadedSnapshot
-from pipeline.messages import Manifest, Output, Record, TopicPartition
-from pipeline.ports import Fenced, LogGap, SnapshotDamaged
+from pipeline.messages import Manifest, Output, Record, Rewind, TopicPartition, Without
+from pipeline.ports import CommitUnknown, Fenced, LogGap, SnapshotDamaged
+from pipeline.runtime.rewinding import rewound
 from pipeline.runtime.runner import Health, Parts, Runner
 from pipeline.settings import Settings
 
@@ -233,6 +235,8 @@ class World:
         self._in_job = False
         self._lost_request = -1
         self._gaps = 0
+        self._wishes: list[Any] = []
+        self._done: int | None = None
         self._name = f"sim.learner.{self.settings.instance}"
 
     def now_ms(self) -> int:
@@ -321,6 +325,10 @@ class World:
                 self._harm(action)
             case "retain":
                 self._retain(action.how)
+            case "rewind":
+                # The operator stops the learner, none too gently.
+                self._wishes.append(action.how)
+                self._pending.append(Action(action.at, "crash", (-1, self.report.effects, None)))
             case "twin":
                 if self._life is not None and self._life.home == "home" and not self._in_job:
                     self._twin(action.how)
@@ -388,7 +396,12 @@ class World:
         try:
             health = Health(turned_at=0)
             runner = self._runner(self._life, health)
-            runner.run(_Stop(self, lambda: health.ready.is_set() and finished()))
+            if home == "home" and self._wished():
+                self._rewind(runner._parts)
+                return None
+            runner.run(_Stop(self, lambda: health.ready.is_set() and (finished() or self._wished())))
+            if self._wishes:
+                return None
         except Crash:
             return None
         except Fenced:
@@ -401,6 +414,28 @@ class World:
         finally:
             self._life = before
         return runner
+
+    def _wished(self) -> bool:
+        return bool(self._wishes) and bool(self._manifests())
+
+    def _rewind(self, parts: Parts) -> None:
+        """An operator takes back what is wished for, unless a crash before this one left it done."""
+        far, item, restore = self._wishes[0]
+        kinds = [manifest["kind"] for manifest in self._manifests()]
+        if self._done is None:
+            self._done = kinds.count("rewind")
+        if kinds.count("rewind") == self._done:
+            without = () if restore and item is None else (Without(item_id=item),)
+            try:
+                rewound(parts, Rewind(int(far * len(kinds)), without, restore))
+            except (CommitUnknown, ConnectionError):
+                return
+        self._wishes.pop(0)
+        self._done = None
+        self.report.strikes["rewind"] += 1
+
+    def _manifests(self) -> list[dict[str, Any]]:
+        return [json.loads(record.value or b"") for record in self.log.records(self._topic("epochs"))]
 
     def _runner(self, life: _Life, health: Health) -> Runner:
         def beside(work: Callable[[], None]) -> _Job:
@@ -472,8 +507,7 @@ class World:
 
     def _claims(self) -> list[str]:
         """Who has claimed the shard, in order."""
-        manifests = [json.loads(record.value or b"") for record in self.log.records(self._topic("epochs"))]
-        return [manifest["instance"] for manifest in manifests if manifest["kind"] == "claim"]
+        return [manifest["instance"] for manifest in self._manifests() if manifest["kind"] == "claim"]
 
     def _refused(self, why: str) -> None:
         if not self.plan.retention or not self.report.strikes["retain"]:
@@ -482,7 +516,7 @@ class World:
         self._gaps += 1
 
     def _finished(self) -> bool:
-        if self._waiting or self._flying or self._upstream:
+        if self._waiting or self._flying or self._upstream or self._wishes:
             return False
         committed = self.log.committed(self._name)
         return all(not puts or committed.get(place, 0) > puts[-1].offset for place, puts in self.puts.items())
@@ -536,8 +570,7 @@ class World:
                 self.report.strikes["retain"] += 1
 
     def _judge(self, last: Runner) -> None:
-        records = list(self.log.records(self._topic("epochs")))
-        manifests = [json.loads(record.value or b"") for record in records]
+        manifests = self._manifests()
         self.report.epochs = sum(manifest["kind"] == "epoch" for manifest in manifests)
         positions, begun = self._check_ranges(manifests), _begun(manifests)
         committed = begun | self.log.committed(self._name)
@@ -548,7 +581,9 @@ class World:
             return
         check_chain(manifests)
         model = Model()
-        for manifest in manifests:
+        for done, manifest in enumerate(manifests, 1):
+            if manifest["kind"] == "rewind":
+                model = model.rewound(manifests[:done], self._within)
             if manifest["kind"] == "epoch":
                 model.follow(manifest, [put for part in manifest["ranges"] for put in self._within(part)])
         self.report.outcomes = model.outcomes
@@ -659,6 +694,7 @@ def _simulated(world: World) -> Iterator[None]:
         mock.patch.object(consumers.kafka_replay, "time", world),
         mock.patch.object(consumers.aligned, "time", world),
         mock.patch.object(pipeline.runtime.runner, "time", world),
+        mock.patch.object(pipeline.runtime.rewinding, "time", world),
         mock.patch.object(pipeline.runtime.snapshots, "time", world),
     ):
         yield
