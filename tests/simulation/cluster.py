@@ -132,7 +132,7 @@ class Producer:
         self._buffer.append((Output(topic, key, value, tuple(headers)), partition, future))
         return future
 
-    def flush(self) -> None:
+    def flush(self, timeout: float | None = None) -> None:
         """A request for each topic; what becomes of its records, their futures say."""
         by_topic: dict[str, list[tuple[Output, int | None, _Future]]] = {}
         for entry in self._buffer:
