@@ -15,6 +15,7 @@ from typing import Any
 
 from committed_log import KEPT, CommittedLog
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from nursery import Nursery
 from oracle import Report, topics_of
 from service import HEADRACE, ROOT, Service, environment, small_settings, write_settings
 from traffic import Traffic
@@ -59,20 +60,28 @@ class World:
         return self.settings.snapshot_folder
 
     def run(
-        self, *arguments: str, program: Sequence[str] = HEADRACE, variables: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        program: Sequence[str] = HEADRACE,
+        variables: Mapping[str, str] | None = None,
+        nursery: Nursery | None = None,
     ) -> Service:
         """A new life."""
-        return Service(self.config, self.log, *arguments, program=program, variables=variables)
+        return Service(self.config, self.log, *arguments, program=program, variables=variables, nursery=nursery)
 
     def traffic(self, events: int, per_second: float, seed: int) -> Traffic:
         """Items now, events from now on."""
         return Traffic(self.bootstrap, self.settings, events, per_second, seed)
 
-    def live_and_die(self, chance: random.Random, longest_s: float) -> Service:
-        """A life that SIGKILL ends: two in five while Python loads or the log is replayed, the others once ready."""
-        with self.run() as service:
+    def live_and_die(self, chance: random.Random, longest_s: float, nursery: Nursery) -> Service:
+        """A life that SIGKILL ends: two in five while it starts or replays the log, the others once ready.
+
+        One in five is started as users do, Python and all; the others come from the nursery.
+        """
+        cold = chance.random() < 0.2
+        with self.run(nursery=None if cold else nursery) as service:
             if chance.random() < 0.4:
-                time.sleep(chance.uniform(0.5, 7))
+                time.sleep(chance.uniform(0.5, 7) if cold else chance.uniform(0.05, 3))
             else:
                 service.wait_ready()
                 time.sleep(chance.uniform(0, longest_s))

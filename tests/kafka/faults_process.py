@@ -11,8 +11,9 @@ from pathlib import Path
 from crashing import World, wait_for
 from faults import LEAN, PER_SECOND, TIMEOUT_S, Trial
 from kill_points import ONCE, POINTS
+from nursery import Nursery
 from oracle import Report
-from service import Service, small_settings, write_settings
+from service import Service, environment, small_settings, write_settings
 
 LAUNCHER = (str(Path(__file__).with_name("kill_points.py")),)
 SLOWEST_START_S = 60.0
@@ -21,9 +22,9 @@ SLOWEST_START_S = 60.0
 def kills(trial: Trial) -> Report:
     """SIGKILL at random moments, start-up and recovery included."""
     world = trial.found()
-    with trial.busy():
+    with Nursery(environment()) as nursery, trial.busy():
         for _ in range(trial.times):
-            world.live_and_die(trial.chance, longest_s=5)
+            world.live_and_die(trial.chance, 3, nursery)
             trial.strike("SIGKILLs")
     with world.run() as last:
         return world.finish(last)
