@@ -136,8 +136,8 @@ class KeptLog(WholeLog):
 
     def partition(self, place: tuple[str, int]) -> list[Record]:
         _, kept = self._before.get(place, (0, []))
-        held = super().partition(place)
-        return [record for record in kept if record.offset < self.held(place)] + held
+        held, begins = super().partition(place), super().start(place)
+        return [record for record in kept if record.offset < begins] + held
 
 
 def with_a_gap(tmp_path: Path, caplog: pytest.LogCaptureFixture, *, unread: bool) -> tuple[Shard, KeptLog, Path]:

@@ -92,7 +92,7 @@ def test_records_that_nobody_acknowledges_end_in_doubt(detour: tuple[Broker, Pro
     proxy.hold()
     try:
         committing = Committing(sink, settings, 1)
-        committing.join(1 + ANSWER_S + SLACK_S)
+        committing.join(1 + ANSWER_S + 8)  # sooner than a request's own time-out of 30 s
         assert committing.ended is not None
         assert committing.ended != "committed"
     finally:
