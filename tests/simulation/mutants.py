@@ -117,9 +117,10 @@ MUTANTS = {
         "the log is read before the predecessor is fenced", recovery, "recover",
         (
             (
-                "    sink.start()\n    processor, base, known, manifests = _base(sink, snapshots, fresh)\n",
-                "    processor, base, known, manifests = _base(sink, snapshots, fresh)\n    sink.start()\n",
+                "    sink.start()\n    processor, base, known = _base(sink, snapshots, fresh)\n",
+                "    processor, base, known = _base(sink, snapshots, fresh)\n",
             ),
+            ("    standing = tail.standing\n", "    standing = tail.standing\n    sink.start()\n"),
         ),
     ),
     "no-claim": Mutant(
@@ -166,15 +167,25 @@ MUTANTS = {
     ),
     "dedupe-forgotten": Mutant(
         "ids seen are not in the snapshot", intake.Ledger, "load",
-        (('self._seen = _pairs(tensors["ledger.seen"])', "self._seen = {}"),),
+        (
+            (
+                'self._seen.load({name: tensors[f"ledger.seen.{name}"] for name in Seen.STATE})',
+                "self._seen = Seen(self._window)",
+            ),
+        ),
     ),
     "erasures-forgotten": Mutant(
         "erasures are not in the snapshot", intake.Ledger, "load",
-        (('self._erased = _pairs(tensors["ledger.erased"])', "self._erased = {}"),),
+        (('self._erased = KeyMap(*tensors["ledger.erased"].numpy().copy())', "self._erased = KeyMap()"),),
     ),
     "erased-for-ever": Mutant(
         "an erasure has no cutoff: whoever comes again is ignored", intake.Ledger, "is_erased",
-        (("appended <= self._erased.get(self.hash(user_id), NO_WATERMARK)", "self.hash(user_id) in self._erased"),),
+        (
+            (
+                "appended <= self._erased.get(self.hash(user_id), NO_WATERMARK)",
+                "self._erased.get(self.hash(user_id), -1) >= 0",
+            ),
+        ),
     ),
     "producer-reused": Mutant(
         "after a doubtful commit the same producer aborts and tries again", kafka_sink.KafkaSink, "commit",
@@ -218,8 +229,8 @@ MUTANTS = {
         (("    if lost and not accept_gap:\n", "    if False:\n"),),
     ),
     "reset-ignored": Mutant(
-        "a replay from before a gap is held to be the same as the state after it", recovery, "recover",
-        (("not any(m.kind == DIGEST_RESET for m in manifests)", "True"),),
+        "a replay from before a gap is held to be the same as the state after it", recovery, "_surveyed",
+        (("exact and m.kind != DIGEST_RESET and", "exact and"),),
         seed=245,
     ),
     "partitions-unnoticed": Mutant(
