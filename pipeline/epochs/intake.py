@@ -104,6 +104,11 @@ class Ledger:
         """How many of these events (actor, event id) are still remembered, as keyed hashes."""
         return sum(self.hash("event", actor, event_id) in self._seen for actor, event_id in taken)
 
+    def duplicates(self, happened: Sequence[Timed]) -> list[bool]:
+        """`is_duplicate` of one event after the other, at a fraction of the time."""
+        keys = [self.hash("event", one.event.actor, one.event_id) for one in happened]
+        return self._seen.add_all(keys, [one.time for one in happened])
+
     def is_late(self, partition: int, time: int) -> bool:
         """Whether a time is further behind the greatest of its partition than allowed.
 
@@ -176,8 +181,11 @@ def take_in(
         if isinstance(user, Tombstone):
             ledger.erase(user.key, record.timestamp)
     timed.sort(key=lambda t: (t.time, t.record.partition, t.record.offset))
-    for happened in timed:
-        _admit(intake, happened, ledger)
+    left = [happened for happened in timed if not _is_erased(intake, happened, ledger)]
+    named = [happened for happened in left if happened.event.event_id]
+    doubled = {id(one) for one, again in zip(named, ledger.duplicates(named), strict=True) if again}
+    for happened in left:
+        _admit(intake, happened, ledger, duplicate=id(happened) in doubled)
     return intake
 
 
@@ -205,11 +213,17 @@ def _sort_in(intake: Intake, record: Record, message: object, events_topic: str)
             intake.vectors.append((record, message))
 
 
-def _admit(intake: Intake, happened: Timed, ledger: Ledger) -> None:
+def _is_erased(intake: Intake, happened: Timed, ledger: Ledger) -> bool:
     event = happened.event
-    if any(ledger.is_erased(u, happened.record.timestamp) for u in (event.user_id, event.anonymous_id) if u):
+    erased = any(ledger.is_erased(u, happened.record.timestamp) for u in (event.user_id, event.anonymous_id) if u)
+    if erased:
         intake.count("erased")
-    elif event.event_id and ledger.is_duplicate("event", event.actor, event.event_id, happened.time):
+    return erased
+
+
+def _admit(intake: Intake, happened: Timed, ledger: Ledger, *, duplicate: bool) -> None:
+    event = happened.event
+    if duplicate:
         intake.count("duplicate")
     elif event.event_type != IDENTIFY and ledger.is_late(happened.record.partition, happened.time):
         intake.count("late")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -53,12 +53,29 @@ class Seen:
 
     def add(self, key: int, time_ms: int) -> bool:
         """Remember a hashed id of this time; returns False where it already is."""
-        if key in self:
-            return False
+        return not self.add_all([key], [time_ms])[0]
+
+    def add_all(self, keys: Sequence[int], times_ms: Sequence[int]) -> list[bool]:
+        """Remember hashed ids of these times, in order; returns which of them were here, by then."""
+        wanted = np.array([key or 1 for key in keys], dtype=np.int64)
+        known = np.zeros(len(wanted), dtype=np.bool_)
+        for part in self._parts.values():
+            tables.mark(part.slots, wanted, known)
+        fresh: set[int] = set()
+        here = known.tolist()
+        for n, (key, time_ms) in enumerate(zip(wanted.tolist(), times_ms, strict=True)):
+            if key in fresh:
+                here[n] = True
+            elif not here[n]:
+                fresh.add(key)
+                self._part(time_ms).put(key)
+        return here
+
+    def _part(self, time_ms: int) -> KeySet:
         number = max(time_ms // self._span, self._oldest)
         if number not in self._parts:
             self._parts[number] = KeySet()
-        return self._parts[number].add(key)
+        return self._parts[number]
 
     def forget_before(self, time_ms: int) -> None:
         """Let go of the parts that end at or before a time."""

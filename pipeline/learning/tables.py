@@ -53,12 +53,11 @@ def place(slots, key):
 
 
 @njit(cache=True, nogil=True)
-def add(slots, key):
-    """Put a key in; returns whether it was not here."""
-    if find(slots, key) >= 0:
-        return False
-    place(slots, key)
-    return True
+def mark(slots, key_N, found_N):
+    """Note which keys are here."""
+    for n in range(key_N.shape[0]):
+        if find(slots, key_N[n]) >= 0:
+            found_N[n] = True
 
 
 @njit(cache=True, nogil=True)
@@ -132,10 +131,16 @@ class KeySet:
 
     def add(self, key: int) -> bool:
         """Put a key in; returns whether it was not here. 0 and 1 are one key."""
+        if key in self:
+            return False
+        self.put(key)
+        return True
+
+    def put(self, key: int) -> None:
+        """Put a key in that is not here."""
         self.slots = with_room(self.slots, self._held)
-        is_new = bool(add(self.slots, key or 1))
-        self._held += is_new
-        return is_new
+        place(self.slots, key or 1)
+        self._held += 1
 
 
 class KeyMap:

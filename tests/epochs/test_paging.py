@@ -126,9 +126,9 @@ def test_an_erased_user_leaves_the_segment_that_held_them(shop_of: Any, settings
     shop.processor = Processor(
         shop.settings, torch.device("cpu"), shop.processor._decode, lambda letter: None, cold=store
     )
-    for n in range(6):
-        shop.now += 1_000
-        shop.apply(*[shop.event(f"u{n}", f"i{n}-{m}", "purchase") for m in range(3)])
+    bought = [(n, m) for n in range(6) for m in range(3)]
+    shop.apply(*[shop.event(f"u{n}", f"i{n}-{m}", "purchase", at=shop.now + n) for n, m in bought])
+    assert len(store.blocks) == 1
     users = shop.processor.learner.users
     row = users.ids.find("u1")
     assert row in {r for r, _ in records_in(store)}

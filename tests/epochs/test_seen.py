@@ -87,3 +87,14 @@ def test_a_ledger_of_a_million_ids_is_some_dozen_megabytes(shop_of: Any, setting
     assert ledger.remembered.nbytes <= 15 * 100_000
     for n in range(0, 100_000, 911):
         assert ledger.is_duplicate("event", f"u{n % 997}", f"e{n}", shop.now)
+
+
+def test_an_epoch_that_says_an_id_twice_takes_the_first(shop_of: Any, settings_of: Any) -> None:
+    shop = shop_of(settings_of())
+    twice = [shop.event("ann", item, event_id="e1", at=shop.now + n) for n, item in enumerate(("i1", "i2"))]
+    counts = shop.apply(*twice[::-1], shop.event("bob", "i3", event_id="e1")).applied.counts
+    assert (counts.consumed, counts.duplicate, counts.trained) == (3, 1, 2)
+    users, catalogue = shop.processor.learner.users, shop.processor.learner.catalogue
+    history, _ = users.windows(torch.tensor([users.ids.find("ann")]), 0)
+    assert history.item_QL[0, :2].tolist() == [catalogue.ids.find("i1"), -1]
+    assert shop.apply(shop.event("ann", "i4", event_id="e1")).applied.counts.duplicate == 1

@@ -142,7 +142,7 @@ MUTANTS = {
     ),
     "checksum-ignored": Mutant(
         "a snapshot is believed without its checksum", snapshot, "verified",
-        ((" or hashlib.sha256(raw[:-_SUM]).digest() != raw[-_SUM:]", ""),),
+        ((" or hashlib.sha256(memoryview(raw)[:-_SUM]).digest() != raw[-_SUM:]", ""),),
         seed=65,
     ),
     "digest-not-chained": Mutant(
@@ -167,15 +167,25 @@ MUTANTS = {
     ),
     "dedupe-forgotten": Mutant(
         "ids seen are not in the snapshot", intake.Ledger, "load",
-        (('self._seen = _pairs(tensors["ledger.seen"])', "self._seen = {}"),),
+        (
+            (
+                'self._seen.load({name: tensors[f"ledger.seen.{name}"] for name in Seen.STATE})',
+                "self._seen = Seen(self._window)",
+            ),
+        ),
     ),
     "erasures-forgotten": Mutant(
         "erasures are not in the snapshot", intake.Ledger, "load",
-        (('self._erased = _pairs(tensors["ledger.erased"])', "self._erased = {}"),),
+        (('self._erased = KeyMap(*tensors["ledger.erased"].numpy().copy())', "self._erased = KeyMap()"),),
     ),
     "erased-for-ever": Mutant(
         "an erasure has no cutoff: whoever comes again is ignored", intake.Ledger, "is_erased",
-        (("appended <= self._erased.get(self.hash(user_id), NO_WATERMARK)", "self.hash(user_id) in self._erased"),),
+        (
+            (
+                "appended <= self._erased.get(self.hash(user_id), NO_WATERMARK)",
+                "self._erased.get(self.hash(user_id), -1) >= 0",
+            ),
+        ),
     ),
     "producer-reused": Mutant(
         "after a doubtful commit the same producer aborts and tries again", kafka_sink.KafkaSink, "commit",
@@ -220,7 +230,7 @@ MUTANTS = {
     ),
     "reset-ignored": Mutant(
         "a replay from before a gap is held to be the same as the state after it", recovery, "_exact",
-        (("any(m.kind == DIGEST_RESET for m in counting)", "False"),),
+        (("m.kind == DIGEST_RESET or ", ""),),
         seed=203,
     ),
     "poison-unnamed": Mutant(

@@ -691,7 +691,7 @@ def _simulated(world: World) -> Iterator[None]:
         mock.patch.object(consumers.kafka_client, "KafkaConsumer", consumer),
         mock.patch.object(consumers.kafka, "KafkaAdminClient", lambda **options: Admin(world.cluster, **options)),
         mock.patch.object(consumers.kafka_client, "time", world),
-        mock.patch.object(consumers.kafka_client, "why_unreachable", lambda *way: ""),
+        mock.patch.object(consumers.kafka_client, "why_unreachable", return_value=""),
         mock.patch.object(consumers.kafka_replay, "time", world),
         mock.patch.object(consumers.aligned, "time", world),
         mock.patch.object(pipeline.runtime.runner, "time", world),
