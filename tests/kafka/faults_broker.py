@@ -39,15 +39,8 @@ def broker_crashes(trial: Trial) -> Report:
 @contextmanager
 def behind_a_proxy(trial: Trial) -> Iterator[tuple[World, Proxy]]:
     """A world whose Headrace reaches its broker through a proxy alone; traffic and judgement go past it."""
-    inner = free_port()
-    with Proxy(inner) as proxy:
-        detour = {
-            "listeners": f"DETOUR://127.0.0.1:{inner}",
-            "advertised.listeners": f"DETOUR://{proxy.bootstrap}",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT",
-        }
-        with start_broker("kafka", announce=print, properties=detour) as broker:
-            yield trial.found(broker.bootstrap, proxy.bootstrap, learning=LEAN), proxy
+    with Proxy(free_port()) as proxy, start_broker("kafka", announce=print, properties=proxy.listener()) as broker:
+        yield trial.found(broker.bootstrap, proxy.bootstrap, learning=LEAN), proxy
 
 
 def connections(trial: Trial) -> Report:

@@ -41,6 +41,14 @@ class Proxy:
         """Where clients connect."""
         return f"{LOOPBACK}:{self.port}"
 
+    def listener(self) -> dict[str, str]:
+        """Properties of a broker with a second listener, at the target, whose clients are told to come here."""
+        return {
+            "listeners": f"DETOUR://{LOOPBACK}:{self._target}",
+            "advertised.listeners": f"DETOUR://{self.bootstrap}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT",
+        }
+
     def cut(self) -> None:
         """Reset every connection; new ones are welcome."""
         with self._lock:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from proxy import Proxy
 
 from pipeline.messages import Output, TopicPartition
 from pipeline.ports import CommitUnknown
-from pipeline.runtime.broker import Broker
-from pipeline.runtime.broker.kraft import Detour, kafka_engine
+from pipeline.runtime.broker import Broker, start_broker
 from pipeline.runtime.broker.ports import free_port
 from pipeline.settings import Kafka, Settings
 from producers.kafka import ANSWER_S, KafkaSink
@@ -26,11 +23,8 @@ SLACK_S = 15
 @pytest.fixture(scope="module")
 def detour() -> Iterator[tuple[Broker, Proxy]]:
     """A broker, and a proxy that clients can be made to go through."""
-    inner = free_port()
-    with Proxy(inner) as proxy:
-        engine = replace(kafka_engine(os.environ, print), detour=Detour(inner, proxy.port))
-        with Broker(engine, None, 0) as broker:
-            yield broker, proxy
+    with Proxy(free_port()) as proxy, start_broker("kafka", announce=print, properties=proxy.listener()) as broker:
+        yield broker, proxy
 
 
 class Committing(threading.Thread):
