@@ -240,8 +240,8 @@ MUTANTS = {
     ),
     "step-on-ruins": Mutant(
         "a step that failed is tried again on what it left of the state", runner.Runner, "_step",
-        (('raise StepFailed(f"on {len(records)} records: {said(error)}") from error',
-          "return self._step(epoch, records, now, effort, poisoned)"),),
+        (("self._trials.failed(error)",
+          "self._trials.failed(error)\n        return self._step(epoch, records, now, effort, poisoned)"),),
         seed=30,
     ),
     "deaths-uncounted": Mutant(
@@ -266,7 +266,7 @@ MUTANTS = {
     ),
     "taken-back-state-used": Mutant(
         "a snapshot from within what a rewind took back is begun with", recovery, "base_of",
-        (("        if by := Undone(tail[1:]).by(epoch):\n", "        if by := None:\n"),),
+        (("        if by := Undone(tail).by(epoch):\n", "        if by := None:\n"),),
         seed=168,
     ),
     "owed-forgotten": Mutant(
