@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from pipeline.messages import Vector
 
+UNKNOWN = -1
+"""In place of a partition."""
+
 
 class _Standing(NamedTuple):
     encoder: str
@@ -44,6 +47,10 @@ class CommittedVectors:
         self._standing.move_to_end(vector.item_id)
         while len(self._standing) > self._capacity:
             self._standing.popitem(last=False)
+
+    def doubt(self, item_id: str) -> None:
+        """The item may have another vector by now, or none: whatever comes of it next is new."""
+        self._standing[item_id] = _Standing("", "", UNKNOWN)
 
     def drop(self, item_id: str) -> None:
         """The item's vector was withdrawn."""

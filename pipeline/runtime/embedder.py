@@ -34,7 +34,7 @@ from pipeline.messages import (
     Vector,
     encode,
 )
-from pipeline.ports import Decoder, Encoder, Sink, Stream
+from pipeline.ports import Decoder, Encoder, Positions, Sink, Stream
 from pipeline.settings import Settings
 
 PROVIDED = "provided"
@@ -122,11 +122,21 @@ class Embedder:
             # Events without text need no transaction each: positions wait for a vector, a pause or a second.
             due = not records or time.monotonic() - committed_at > _COMMIT_S
             if outputs or (uncommitted and due):
-                sink.commit(outputs, None, source.positions())
-                self.committed(outputs)
+                self._commit(sink, outputs, source.positions())
                 committed_at, uncommitted = time.monotonic(), False
         if uncommitted:
             sink.commit([], None, source.positions())
+
+    def _commit(self, sink: Sink, outputs: list[Output], positions: Positions) -> None:
+        try:
+            sink.commit(outputs, None, positions)
+        except Exception:
+            # It may be committed: then these vectors are the newest, and what was known of the items is not.
+            for output in outputs:
+                if output.topic == self._vectors:
+                    self._standing.doubt((output.key or b"").decode())
+            raise
+        self.committed(outputs)
 
     def _after_rebalance(self, source: Stream, before: set[int]) -> set[int]:
         """The partitions held now. Of those gained another embedder may have written newer vectors."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -352,7 +352,8 @@ def test_the_loop_commits_vectors_with_positions() -> None:
 FAULTS = st.sampled_from([Fault.NONE, Fault.UNKNOWN_COMMITTED, Fault.UNKNOWN_NOT_COMMITTED])
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=200, deadline=None)
+@example([Fault.NONE] * 3 + [Fault.UNKNOWN_COMMITTED], [("a", title) for title in "xxyxxxy"])
 @given(
     st.lists(FAULTS, max_size=6),
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy")), max_size=30),
