@@ -8,18 +8,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from msgspec.structs import replace
 
+from pipeline.epochs.base import Base, base_of
 from pipeline.epochs.digest import config_hash
 from pipeline.epochs.history import CLAIM, DIGEST_RESET, EPOCH, REWIND, Standing, standing_after, verify_inputs
 from pipeline.epochs.processor import Processor
-from pipeline.epochs.replay import GO_ON, Progress, RecoveryRefused, events_in, gone, named, replay
+from pipeline.epochs.replay import GO_ON, Progress, RecoveryRefused, gone, named, replay
 from pipeline.epochs.rewinding import Undone
-from pipeline.epochs.tail import Tail, manifests_from
+from pipeline.epochs.tail import Tail
 from pipeline.messages import Begin, Counts, Manifest, Range, Rewind, TopicPartition
-from pipeline.ports import Clock, LogGap, Sink, SnapshotDamaged, SnapshotStore, SnapshotTooNew, Source
+from pipeline.ports import Clock, LogGap, Sink, SnapshotStore, Source
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,42 +44,6 @@ class Recovered:
     standing: Standing
     replayed: int
     anew: bool
-
-
-@dataclass(frozen=True)
-class Base:
-    """Where a replay begins: a processor, the manifest that it stands at (`known`), those after it.
-
-    `saved_at` (ms) and `size` (bytes) are the snapshot's; 0 without one.
-    """
-
-    processor: Processor
-    standing: Standing
-    known: tuple[Manifest, ...]
-    manifests: Tail
-    saved_at: int = 0
-    size: int = 0
-
-    def told(self, now: int) -> str:
-        """What is begun with and what is to be replayed, for a person; `now` in ms."""
-        start = "an empty state"
-        if self.standing.epoch:
-            start = f"the snapshot of epoch {self.standing.epoch} ({self.size / 1e6:.1f} MB"
-            start += f", {_age(now - self.saved_at)} old)" if self.saved_at else ")"
-        events = events_in(self.manifests, self.processor.settings.topic("events"))
-        line = f"starting from {start}, then {len(self.manifests)} epochs to replay"
-        if not self.manifests:
-            return line
-        first = self.standing.epoch + 1
-        return f"{line}, {first} to {first + len(self.manifests) - 1}: {events} events"
-
-
-def _age(ms: int) -> str:
-    seconds = max(ms, 0) // 1000
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
 
 
 def marker(
@@ -264,51 +228,6 @@ def _lost(starts: Mapping[TopicPartition, int], standing: Standing, begins: Sequ
     reached = {TopicPartition(begin.topic, begin.partition): begin.at for begin in begins} | dict(standing.positions)
     behind = [(tp, at) for tp, at in sorted(reached.items()) if at < starts.get(tp, at)]
     return tuple(Range(tp.topic, tp.partition, at, starts[tp], 0, 0) for tp, at in behind)
-
-
-def base_of(
-    sink: Sink, snapshots: SnapshotStore, fresh: Callable[[], Processor], rewind: Rewind | None = None
-) -> Base:
-    """A processor from the newest snapshot that is whole, belongs to this log and was not taken back by a rewind.
-
-    `rewind` is one that is about to be. Only the manifest of the snapshot and
-    those after it are read: the epochs topic is kept for ever and may be long.
-    Without such a snapshot, a blank processor and every manifest.
-    """
-    for epoch in reversed(snapshots.epochs()):
-        if rewind is not None and epoch > rewind.base:
-            continue
-        try:
-            snapshot = snapshots.load(epoch)
-        except SnapshotDamaged as error:
-            log.warning("%s; taking an older one", error)
-            continue
-        except SnapshotTooNew as error:
-            raise RecoveryRefused(f"{error}. Run that version, or move the snapshot away.") from error
-        standing = Standing.of_header(snapshot.header)
-        known = tuple(islice(sink.manifests(standing.offset), 1))
-        if not known:
-            raise RecoveryRefused(
-                f"there is a snapshot of epoch {epoch}, but the epochs topic has no such manifest: another cluster or "
-                "namespace, or the topic was lost? Move the snapshots away to start anew from what the log holds."
-            )
-        if (known[0].epoch, known[0].state_digest) != (standing.epoch, standing.state_digest):
-            log.warning("snapshot of epoch %d is of another history: its digest is not the manifest's", epoch)
-            continue
-        tail = manifests_from(sink, standing)
-        if by := Undone(tail).by(epoch):
-            log.info("snapshot of epoch %d was taken back by the rewind in epoch %d", epoch, by)
-            continue
-        processor = fresh()
-        try:
-            processor.load(dict(snapshot.tensors))
-        except (KeyError, RuntimeError) as error:
-            log.warning("snapshot of epoch %d does not fit these settings (%s)", epoch, error)
-            continue
-        processor.state_digest = standing.state_digest
-        size = sum(tensor.numel() * tensor.element_size() for tensor in snapshot.tensors.values())
-        return Base(processor, standing, known, tail, snapshot.header.get("saved_at", 0), size)
-    return Base(fresh(), Standing(), (), manifests_from(sink, Standing()))
 
 
 def overtaken(sink: Sink, standing: Standing, instance: str) -> str | None:

@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from pipeline.epochs.base import Base, base_of
 from pipeline.epochs.history import EPOCH, standing_after
 from pipeline.epochs.intake import IDENTIFY
 from pipeline.epochs.processor import Processor
-from pipeline.epochs.recovery import Base, base_of
 from pipeline.epochs.replay import gone, named, records_of, replay
 from pipeline.epochs.rewinding import Undone, parted
 from pipeline.epochs.snapshot import MemorySnapshotStore

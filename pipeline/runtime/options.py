@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.runtime.console import UsageError
 from pipeline.settings import Settings, load_settings
 
 
@@ -27,3 +28,10 @@ def settings_of(config: Path | None, bootstrap: str | None, namespace: str | Non
     path = config or (Path("headrace.yaml") if Path("headrace.yaml").is_file() else None)
     flags = {"kafka.bootstrap": bootstrap, "namespace": namespace, **flags}
     return load_settings(path, flags={k: str(v) if isinstance(v, Path) else v for k, v in flags.items()})
+
+
+def must_exist(*paths: Path | None) -> None:
+    """Raises UsageError where one is no file; - is standard input."""
+    for path in paths:
+        if path is not None and str(path) != "-" and not path.exists():
+            raise UsageError(f"{path}: no such file")

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from msgspec import structs
 
 from consumers.validation import epoch_ms
+from pipeline.epochs.base import base_of
 from pipeline.epochs.history import EPOCH, Standing, standing_after
 from pipeline.epochs.processor import Processor
-from pipeline.epochs.recovery import Recovered, base_of, overtaken, recover
+from pipeline.epochs.recovery import Recovered, overtaken, recover
 from pipeline.epochs.replay import RecoveryRefused, gone, named, records_of
 from pipeline.epochs.rewinding import Named, Undone, parted
 from pipeline.messages import Event, Manifest, Record, Rewind, Undecodable, Without

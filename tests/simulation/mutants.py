@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 from consumers import aligned, kafka_client
-from pipeline.epochs import digest, intake, poison, recovery, replay, rewinding, snapshot
+from pipeline.epochs import base, digest, intake, poison, recovery, replay, rewinding, snapshot
 from pipeline.ports import CommitUnknown
 from pipeline.runtime import runner
 from producers import kafka as kafka_sink
@@ -265,7 +265,7 @@ MUTANTS = {
         seed=138,
     ),
     "taken-back-state-used": Mutant(
-        "a snapshot from within what a rewind took back is begun with", recovery, "base_of",
+        "a snapshot from within what a rewind took back is begun with", base, "base_of",
         (("        if by := Undone(tail).by(epoch):\n", "        if by := None:\n"),),
         seed=168,
     ),
