@@ -85,6 +85,7 @@ def replay(
     """
     found, taken_back = Replayed(), _TakenBack(processor, undone)
     events, of_events = 0, events_in(manifests, processor.settings.topic("events"))
+    on_progress(Progress(0, len(manifests), 0, of_events))
     for done, manifest in enumerate(manifests, 1):
         if manifest.kind == EPOCH:
             records, lacking = records_of(source, manifest, accept_gap)

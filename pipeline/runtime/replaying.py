@@ -17,7 +17,7 @@ EVERY_S = 5.0
 
 
 class ReplayReport:
-    """A context manager around a replay, called after each of its epochs."""
+    """A context manager around a replay, called before it and after each of its epochs."""
 
     def __init__(self) -> None:
         self._began = self._told = time.monotonic()
@@ -25,8 +25,8 @@ class ReplayReport:
         self._bar = tqdm(desc="replaying", unit=" events", disable=not sys.stderr.isatty(), leave=False)
 
     def __call__(self, progress: Progress) -> None:
-        """One more epoch was done."""
-        if self._last.epochs == 0:
+        """So far it is."""
+        if progress.epochs == 0:
             # What came before was reading manifests and claiming the shard.
             self._began = self._told = time.monotonic()
         self._last = progress

@@ -174,7 +174,7 @@ class Runner:
 
             def progress(done: Progress) -> None:
                 parts.health.turn()
-                parts.metrics.epochs.labels("replayed").inc()
+                parts.metrics.epochs.labels("replayed").inc(done.epochs > 0)
                 if stop.is_set():
                     raise _Stopped
                 report(done)
