@@ -165,11 +165,11 @@ def _refuse_gaps(lost: Sequence[Range], missing: Sequence[Range]) -> None:
     """Raises RecoveryRefused, with every range that the log holds no more: not read yet, or needed for the replay."""
     told = []
     if lost:
-        told.append(f"events that were not read yet are gone: {named(lost)}.")
+        told.append(f"events that were not read yet are gone: {named(lost)}")
     if missing:
-        told.append(f"what past epochs read, and this start must read again, is gone: {named(missing)}.")
+        told.append(f"what past epochs read, and this start must read again, is gone: {named(missing)}")
     if told:
-        raise RecoveryRefused(" ".join([*told, GO_ON]))
+        raise RecoveryRefused(f"{'; '.join(told)}. {GO_ON}")
 
 
 def _exact(base: Base, manifests: Tail, undone: Undone, who: Identity) -> bool:
