@@ -19,7 +19,8 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --doctest-modules pipeline consumers producers config
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not kafka" --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest -m kafka
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -9,6 +9,16 @@ import pytest
 
 from pipeline.runtime.broker import Broker, BrokerError, start_broker
 
+WITH_KAFKA = ("kafka", "test_cli.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with a broker are marked `kafka`: they have time limits, and are run alone."""
+    for item in items:
+        where = {*item.path.relative_to(item.config.rootpath).parts}
+        if "broker" in getattr(item, "fixturenames", ()) or where & {*WITH_KAFKA}:
+            item.add_marker("kafka")
+
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:

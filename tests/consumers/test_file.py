@@ -16,7 +16,7 @@ LINES = b'{"a":1}\n\n  {"b":2}\r\n{"c":3}'
 EXPECTED = [(1, b'{"a":1}'), (3, b'{"b":2}'), (4, b'{"c":3}')]
 
 
-@pytest.mark.parametrize("content", [LINES, gzip.compress(LINES)])
+@pytest.mark.parametrize("content", [LINES, gzip.compress(LINES, mtime=0)])
 def test_plain_or_gzipped_whatever_the_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(content)
@@ -28,7 +28,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
     assert list(read_jsonl(tmp_path / "e")) == []
 
 
-@pytest.mark.parametrize("content", [LINES, gzip.compress(LINES)])
+@pytest.mark.parametrize("content", [LINES, gzip.compress(LINES, mtime=0)])
 def test_standard_input(content: bytes) -> None:
     script = "from consumers.file import read_jsonl; print(list(read_jsonl('-')))"
     printed = subprocess.run([sys.executable, "-c", script], input=content, capture_output=True, check=True)

@@ -97,7 +97,7 @@ def test_users_come_back_as_they_were_whatever_happens(
     settings = settings_of(lists, {"allowed_lateness_s": 3600, "users_in_memory": most})
 
     def fresh() -> Processor:
-        return Processor(settings, torch.device("cpu"), shop.processor._decode, lambda letter: None, cold=store)  # type: ignore
+        return Processor(settings, torch.device("cpu"), shop.processor.decode, lambda letter: None, cold=store)  # type: ignore
 
     other, restored = fresh(), None
     told = [records_of(shop, [("item", {"item": i, "category": "c1", "price": 8, "available": True, "expires": None})
@@ -124,7 +124,7 @@ def test_an_erased_user_leaves_the_segment_that_held_them(shop_of: Any, settings
     store = MemoryColdStore()
     shop = shop_of(settings_of({}, {"users_in_memory": 2}))
     shop.processor = Processor(
-        shop.settings, torch.device("cpu"), shop.processor._decode, lambda letter: None, cold=store
+        shop.settings, torch.device("cpu"), shop.processor.decode, lambda letter: None, cold=store
     )
     bought = [(n, m) for n in range(6) for m in range(3)]
     shop.apply(*[shop.event(f"u{n}", f"i{n}-{m}", "purchase", at=shop.now + n) for n, m in bought])
@@ -146,7 +146,7 @@ def test_segments_do_not_pile_up(shop_of: Any, settings_of: Any, monkeypatch: py
     store = MemoryColdStore()
     shop = shop_of(settings_of({}, {"users_in_memory": 2}))
     shop.processor = Processor(
-        shop.settings, torch.device("cpu"), shop.processor._decode, lambda letter: None, cold=store
+        shop.settings, torch.device("cpu"), shop.processor.decode, lambda letter: None, cold=store
     )
     chance = random.Random(1)
     for n in range(90):
@@ -171,7 +171,7 @@ def test_a_full_disk_keeps_users_in_memory_until_it_is_not(shop_of: Any, setting
     store = Full()
     shop = shop_of(settings_of({}, {"users_in_memory": 2}))
     shop.processor = Processor(
-        shop.settings, torch.device("cpu"), shop.processor._decode, lambda letter: None, cold=store
+        shop.settings, torch.device("cpu"), shop.processor.decode, lambda letter: None, cold=store
     )
     for n in range(5):
         shop.apply(shop.event(f"u{n}", "i1"))
