@@ -76,12 +76,12 @@ class World:
     def live_and_die(self, chance: random.Random, longest_s: float, nursery: Nursery) -> Service:
         """A life that SIGKILL ends: two in five while it starts or replays the log, the others once ready.
 
-        One in five is started as users do, Python and all; the others come from the nursery.
+        One in eight is started as users do, Python and all; the others come from the nursery.
         """
-        cold = chance.random() < 0.2
+        cold = chance.random() < 1 / 8
         with self.run(nursery=None if cold else nursery) as service:
             if chance.random() < 0.4:
-                time.sleep(chance.uniform(0.5, 7) if cold else chance.uniform(0.05, 3))
+                time.sleep(chance.uniform(0.5, 7) if cold else chance.uniform(0.05, 2))
             else:
                 service.wait_ready()
                 time.sleep(chance.uniform(0, longest_s))
