@@ -7,12 +7,13 @@ KILLS ?= 100
 TIMES ?= 20
 EPOCHS ?= 50000
 CRASHES ?= 5000000
+MINUTES ?= 30
 MESSAGES ?= 1000000
 # --required: fail where no service that knows of vulnerabilities can be asked
 AUDIT ?=
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint bench chaos simulate fuzz golden clean
+.PHONY: demo test lint bench chaos soak simulate fuzz golden clean
 
 demo: $(VENV)/.demo
 	$(BIN)/headrace demo --broker $(BROKER)
@@ -34,6 +35,9 @@ bench: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	$(BIN)/python tests/kafka/chaos.py --kills $(KILLS) --times $(TIMES) --epochs $(EPOCHS)
+
+soak: $(VENV)/.dev
+	$(BIN)/python tests/kafka/soak.py --minutes $(MINUTES)
 
 simulate: $(VENV)/.dev
 	$(BIN)/python tests/simulation/simulate.py --mutants
