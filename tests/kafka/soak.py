@@ -178,6 +178,8 @@ def judge(bootstrap: str, settings: Settings) -> dict[str, Any]:
 def slope(lives: list[Life]) -> float:
     """Least squares over the lives that caught up, MB per hour."""
     held = [life for life in lives if life.rss_mb]
+    if len(held) < 2:
+        return 0.0
     return statistics.linear_regression([life.started_s / 3600 for life in held], [life.rss_mb for life in held]).slope
 
 
@@ -233,7 +235,8 @@ def tell(chosen: argparse.Namespace, most: float, sent: int, lives: list[Life], 
     behind = [life for life in lives[1:] if life.zero_s is None]
     zero = sorted(life.zero_s for life in lives[1:] if life.zero_s is not None)
     held = [life.rss_mb for life in lives if life.rss_mb]
-    growth = slope(lives) * chosen.minutes / 60 / held[0]
+    growth = slope(lives) * chosen.minutes / 60 / held[0] if held else 0.0
+    zero, held = zero or [float("nan")], held or [float("nan")]
     print(
         f"{len(lives)} kills in {chosen.minutes:g} minutes; {sent} events sent, {judged}; lag back to zero before the "
         f"next kill {len(zero)} times of {len(lives) - 1}, after {statistics.median(zero):.1f} s in the middle, "
