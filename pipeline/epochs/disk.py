@@ -12,8 +12,6 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-BROKEN = -2
-"""In place of a file's handle: the last write failed."""
 PARTIAL = ".partial"
 """After the name of a file that is not whole yet."""
 
@@ -145,6 +143,7 @@ class FileNote:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._handle = -1
+        self._failing = False
 
     def read(self) -> bytes:
         """What was written last; empty if nothing was, or it cannot be read."""
@@ -160,11 +159,12 @@ class FileNote:
                 self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
             os.pwrite(self._handle, text, 0)
             os.ftruncate(self._handle, len(text))
+            self._failing = False
         except OSError as error:
-            if self._handle != BROKEN:
+            if not self._failing:
                 log.warning("%s: %s: attempts that end the process are not counted", self._path, error.strerror)
+            self._failing = True
             self.close()
-            self._handle = BROKEN
 
     def close(self) -> None:
         """Let the file go. Idempotent."""

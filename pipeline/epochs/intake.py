@@ -33,10 +33,6 @@ SLOWEST = 8
 IDENTIFY = "identify"
 
 
-class _Poison(Exception):
-    """The step fails on it."""
-
-
 @dataclass(frozen=True)
 class Timed:
     """An event with its id and its time clamped to what its record allows."""
@@ -59,6 +55,12 @@ class Intake:
     late: list[Timed] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+
+    def set_apart(self, record: Record, error: str, reason: str, *, is_event: bool) -> None:
+        """A record becomes a dead letter."""
+        self.dead.append(DeadLetter(record, error, reason, "learner"))
+        if is_event:
+            self.count("dead_lettered")
 
     def count(self, outcome: str) -> None:
         """One more event record came to `outcome`."""
@@ -163,15 +165,13 @@ def take_in(
         is_event = record.topic == events_topic
         if is_event:
             intake.count("consumed")
-        reason = poison.get((record.topic, record.partition, record.offset)) if poison else None
+        if poison and (reason := poison.get((record.topic, record.partition, record.offset))) is not None:
+            intake.set_apart(record, "Poison", reason, is_event=is_event)
+            continue
         try:
-            if reason is not None:
-                raise _Poison(reason)
             message = decode(record)
-        except (Undecodable, _Poison) as error:
-            intake.dead.append(DeadLetter(record, type(error).__name__.strip("_"), str(error), "learner"))
-            if is_event:
-                intake.count("dead_lettered")
+        except Undecodable as error:
+            intake.set_apart(record, type(error).__name__, str(error), is_event=is_event)
             continue
         if isinstance(message, Event):
             timed.append(_timed(record, message))

@@ -55,6 +55,7 @@ def marker(
     clock: int,
     skipped: tuple[Range, ...] = (),
     begins: tuple[Begin, ...] = (),
+    missed: tuple[Range, ...] = (),
 ) -> Manifest:
     """A manifest that reads nothing: a claim, a rewind, or a digest reset, which may step over what the log lost."""
     return Manifest(
@@ -71,6 +72,7 @@ def marker(
         input_digest=standing.input_digest,
         state_digest=standing.state_digest,
         begins=begins,
+        missed=missed,
     )
 
 
@@ -98,7 +100,7 @@ def recover(
     sink.start()
     base = base_of(sink, snapshots, fresh, rewind)
     manifests, settings = base.manifests, base.processor.settings
-    if any(m.kind == REWIND and m.instance == who.instance for m in manifests):
+    if rewind is not None and any(m.kind == REWIND and m.instance == who.instance for m in manifests):
         rewind = None
     standing = _joined(base)
     on_standing(standing)
@@ -146,9 +148,9 @@ def _led_on(
     if anew:
         log.warning("software, hardware or settings changed, or a gap was accepted: digests start anew from here")
         reached = processor.ledger.watermark
-        standing = _mark(DIGEST_RESET, sink, standing, settings, reached, who, clock, lost, missed=replayed.missed)
-    rewound = any(m.kind == REWIND for m in manifests)
-    return Recovered(processor, standing, len(base.manifests), anew or rewound)
+        missed = tuple(replayed.missed)
+        standing = _mark(DIGEST_RESET, sink, standing, settings, reached, who, clock, lost, missed=missed)
+    return Recovered(processor, standing, len(base.manifests), anew or len(undone) > 0)
 
 
 def _joined(base: Base) -> Standing:
@@ -209,10 +211,9 @@ def _mark(
     clock: Clock,
     skipped: tuple[Range, ...] = (),
     begins: tuple[Begin, ...] = (),
-    missed: Sequence[Range] = (),
+    missed: tuple[Range, ...] = (),
 ) -> Standing:
-    mark = marker(kind, standing, settings, watermark, who, clock.now_ms(), skipped, begins)
-    mark = replace(mark, missed=tuple(missed))
+    mark = marker(kind, standing, settings, watermark, who, clock.now_ms(), skipped, begins, missed)
     passed = {TopicPartition(part.topic, part.partition): part.stop for part in skipped}
     return standing.after(mark, sink.commit([], mark, passed))
 

@@ -30,6 +30,10 @@ class Undone:
     def __init__(self, manifests: Iterable[Manifest]) -> None:
         self._rewinds = [(m.epoch, m.rewind) for m in manifests if m.rewind is not None]
 
+    def __len__(self) -> int:
+        """How many rewinds there are."""
+        return len(self._rewinds)
+
     def by(self, epoch: int) -> int | None:
         """The number of the first rewind that took this epoch, or the state after it, back; None if none did."""
         return next((at for at, rewind in self._rewinds if rewind.base < epoch < at), None)

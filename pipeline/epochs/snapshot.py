@@ -22,7 +22,6 @@ from pipeline.ports import SnapshotDamaged, SnapshotTooNew
 
 MAGIC = b"HEADRACE"
 FORMAT = 4
-COLD = "cold-"
 HEADER_BYTES = 1 << 18
 """Of a file, to find its header in."""
 _NAME = re.compile(r"^epoch-(\d{12})\.snapshot$")
@@ -115,7 +114,7 @@ class FileSnapshotStore:
     def _let_go(self, next_number: int) -> None:
         """Remove the segments that no snapshot, set aside or not, names any more."""
         names = self._disk.names()
-        if not any(name.startswith(COLD) for name in names):
+        if not unneeded(names, (), next_number):
             return
         snapshots = [header_of(self._disk.read(name, HEADER_BYTES)) for name in names if _ANY_NAME.match(name)]
         needed = {name for header in snapshots for name in header.get("segments", ())}

@@ -33,6 +33,7 @@ from pipeline.runtime.embedder import Embedder
 from pipeline.runtime.erasure import Reading
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
 from pipeline.runtime.runner import Health, Parts
+from pipeline.runtime.scanning import scanned
 from pipeline.runtime.snapshot_files import ReadSnapshots
 from pipeline.settings import Settings, SettingsError
 from producers.dead_letters import dead_letter_output
@@ -222,12 +223,7 @@ def _warm(settings: Settings, connection: Connection, embedder: Embedder) -> Non
     """Read the vectors topic, so that a restart embeds nothing again."""
     source = KafkaSource(settings.kafka.bootstrap, [settings.topic("vectors")], options=connection.options())
     try:
-        source.seek(source.starts())
-        ends = source.high_watermarks()
-        quiet = 0
-        while quiet < QUIET_POLLS and any(at < ends[tp] for tp, at in source.positions().items()):
-            records = source.poll(5_000, 1.0)
-            quiet = 0 if records else quiet + 1
+        for records in scanned(source, QUIET_POLLS):
             embedder.warm(records)
     finally:
         source.close()

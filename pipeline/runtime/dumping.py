@@ -8,6 +8,7 @@ from consumers.dump import dumped
 from consumers.kafka import KafkaSource
 from consumers.kafka_connection import connection_options
 from pipeline.runtime.composition import LEARNER_INPUTS
+from pipeline.runtime.scanning import scanned
 from pipeline.settings import Settings
 
 
@@ -17,12 +18,7 @@ def dump_log(settings: Settings, out: BinaryIO) -> int:
     source = KafkaSource(settings.kafka.bootstrap, topics, options=connection_options(settings.kafka))
     count = 0
     try:
-        source.seek(source.starts())
-        ends = source.high_watermarks()
-        quiet = 0
-        while quiet < 3 and any(at < ends[tp] for tp, at in source.positions().items()):
-            records = source.poll(5_000, 1.0)
-            quiet = 0 if records else quiet + 1
+        for records in scanned(source):
             for record in records:
                 out.write(dumped(record))
             count += len(records)

@@ -8,11 +8,12 @@ of the user.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from pipeline.epochs.base import Base, base_of
@@ -26,6 +27,7 @@ from pipeline.epochs.tail import Tail
 from pipeline.messages import Event, EventVector, Record, Tombstone, Undecodable, User
 from pipeline.ports import Decoder, Sink, SnapshotStore, Source
 from pipeline.runtime.comparing import Compared, compared
+from pipeline.runtime.scanning import scanned
 from pipeline.settings import Settings
 
 SAMPLE = 100
@@ -168,14 +170,14 @@ def traces_of(source: Source, settings: Settings, decode: Decoder, user: str) ->
     """One pass over every topic to find who else the user was, a second for what names any of these."""
     ids = {user}
     events, users = settings.topic("events"), settings.topic("users")
-    for record in scanned(source):
+    for record in chain.from_iterable(scanned(source)):
         if record.topic == events:
             event = _decoded(record, decode)
             if isinstance(event, Event) and event.event_type == IDENTIFY and event.user_id == user:
                 ids.add(event.anonymous_id or user)
     found, last = Traces(ids), dict[str, bool]()
     keys = {f"{name}:{one}": one for name in settings.publishing.lists for one in ids}
-    for record in scanned(source):
+    for record in chain.from_iterable(scanned(source)):
         message = _decoded(record, decode)
         key = (record.key or b"").decode("utf-8", "replace")
         if record.topic == settings.topic("recommendations"):
@@ -194,17 +196,6 @@ def traces_of(source: Source, settings: Settings, decode: Decoder, user: str) ->
         found.returned_at = None
     found.lists = sorted(key for key, there in last.items() if there)
     return found
-
-
-def scanned(source: Source) -> Iterator[Record]:
-    """Every record of a source's topics from the first that is held to the end as it is now."""
-    source.seek(source.starts())
-    ends = source.high_watermarks()
-    quiet = 0
-    while quiet < 3 and any(at < ends[tp] for tp, at in source.positions().items()):
-        records = source.poll(5_000, 1.0)
-        quiet = 0 if records else quiet + 1
-        yield from records
 
 
 def concerns(message: object, ids: set[str]) -> bool:
