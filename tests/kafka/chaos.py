@@ -21,6 +21,7 @@ from faults_broker import black_holes, broker_crashes, connections, leaders, par
 from faults_clock import clocks
 from faults_disk import broken_disks, full_disk
 from faults_log import retention, versions
+from faults_poison import poison
 from faults_process import kills, pauses, points, same_home, tiny_epochs, twins
 from oracle import Report
 
@@ -30,7 +31,7 @@ CASES: dict[str, Callable[[Trial], Report]] = {
     "kills": kills, "points": points, "pauses": pauses, "twins": twins, "same-home": same_home,
     "broker-crashes": broker_crashes, "leaders": leaders, "connections": connections, "black-holes": black_holes,
     "broken-disks": broken_disks, "full-disk": full_disk, "clocks": clocks, "retention": retention,
-    "partitions": partitions, "versions": versions, "tiny-epochs": tiny_epochs, "erasures": erasures,
+    "partitions": partitions, "versions": versions, "tiny-epochs": tiny_epochs, "erasures": erasures, "poison": poison,
 }  # fmt: skip
 
 

@@ -6,14 +6,14 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from crashing import World
 from oracle import Report
-from service import Service
+from service import HEADRACE, Service
 from traffic import Traffic
 
 from pipeline.runtime.broker import Broker
@@ -68,9 +68,11 @@ class Trial:
         self._world.stop_s = STOP_S
         return self._world
 
-    def live(self, *arguments: str, variables: Mapping[str, str] | None = None) -> Service:
+    def live(
+        self, *arguments: str, program: Sequence[str] = HEADRACE, variables: Mapping[str, str] | None = None
+    ) -> Service:
         """A new life, which ends with the trial if nothing ends it before."""
-        return self._lives.enter_context(self.world.run(*arguments, variables=variables))
+        return self._lives.enter_context(self.world.run(*arguments, program=program, variables=variables))
 
     def __enter__(self) -> Trial:
         """Itself."""
