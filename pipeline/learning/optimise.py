@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw  # the class would import torch's compiler: a second, and 150 MB
 
 WARM_UP = 9
+EPSILON = 1e-8
+
+
+@dataclass
+class Moments:
+    """AdamW's, of one tensor: averages of the gradient and of its square, and the steps so far, a scalar."""
+
+    mean: Tensor
+    square: Tensor
+    steps: Tensor
+
+    @classmethod
+    def fresh(cls, of: Tensor) -> Moments:
+        """Before the first step."""
+        steps = torch.zeros((), dtype=torch.float32, device=of.device)
+        return cls(torch.zeros_like(of, requires_grad=False), torch.zeros_like(of, requires_grad=False), steps)
+
+    def grown(self, more: Tensor) -> Moments:
+        """With rows of zeros for rows that were appended."""
+        mean, square = (torch.cat([old, torch.zeros_like(more)]) for old in (self.mean, self.square))
+        return Moments(mean, square, self.steps)
 
 
 class Trainer:
@@ -32,25 +55,25 @@ class Trainer:
         self.served = {name: tensor.clone() for name, tensor in parameters.items()}
         self._average = average
         self._steps = 0
-        by_share: dict[float, list[Tensor]] = {}
-        for name, tensor in self.live.items():
-            by_share.setdefault((slower or {}).get(name, 1.0), []).append(tensor)
-        self._rates = [rate * share for share in by_share]
-        groups = [{"params": tensors, "lr": rate * share} for share, tensors in by_share.items()]
-        self.optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=decay, betas=(0.9, beta2), fused=True)
-        for tensor in self.live.values():
-            self._fresh_moments(tensor)
+        self.moments = {name: Moments.fresh(tensor) for name, tensor in self.live.items()}
+        self.factor = 1.0
+        self._rate, self._decay, self._beta2 = rate, decay, beta2
+        self._by_share: dict[float, list[str]] = {}
+        for name in self.live:
+            self._by_share.setdefault((slower or {}).get(name, 1.0), []).append(name)
 
     def rate(self, factor: float) -> None:
         """From the next step on learn `factor` times as fast as at first."""
-        for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+        self.factor = factor
 
     def step(self, loss: Tensor) -> None:
         """One gradient step on `loss`, then one step of the average."""
-        self.optimiser.zero_grad(set_to_none=True)
+        for live in self.live.values():
+            live.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+        with torch.no_grad():
+            for share, names in self._by_share.items():
+                self._descend([name for name in names if self.live[name].grad is not None], share)
         self._steps += 1
         share = max(1 - self._average, WARM_UP / (WARM_UP + 1 + self._steps))
         with torch.no_grad():
@@ -59,11 +82,9 @@ class Trainer:
     def grow(self, name: str, more: Tensor) -> None:
         """Append rows to a parameter; their moments start at zero."""
         old = self.live[name]
-        moments = self.optimiser.state[old]
         with torch.no_grad():
             extended = torch.cat([old.detach(), more])
-        moments["exp_avg"] = torch.cat([moments["exp_avg"], torch.zeros_like(more)])
-        moments["exp_avg_sq"] = torch.cat([moments["exp_avg_sq"], torch.zeros_like(more)])
+        self.moments[name] = self.moments[name].grown(more)
         old.grad = None
         old.data = extended
         self.served[name] = torch.cat([self.served[name], more])
@@ -72,10 +93,10 @@ class Trainer:
         """Parameters, averages, moments and step counts."""
         tensors: dict[str, Tensor] = {}
         for name, live in self.live.items():
-            moments = self.optimiser.state[live]
+            moments = self.moments[name]
             tensors |= {
-                f"{name}.live": live.detach(), f"{name}.served": self.served[name], f"{name}.m": moments["exp_avg"],
-                f"{name}.v": moments["exp_avg_sq"], f"{name}.step": moments["step"].reshape(1),
+                f"{name}.live": live.detach(), f"{name}.served": self.served[name], f"{name}.m": moments.mean,
+                f"{name}.v": moments.square, f"{name}.step": moments.steps.reshape(1),
             }  # fmt: skip
         return tensors
 
@@ -85,16 +106,26 @@ class Trainer:
             on = live.device
             live.data = tensors[f"{name}.live"].to(on).clone()
             self.served[name] = tensors[f"{name}.served"].to(on).clone()
-            self.optimiser.state[live] = {
-                "exp_avg": tensors[f"{name}.m"].to(on).clone(),
-                "exp_avg_sq": tensors[f"{name}.v"].to(on).clone(),
-                "step": tensors[f"{name}.step"].to(on).reshape(()).clone(),
-            }
+            mean, square, steps = (tensors[f"{name}.{part}"].to(on).clone() for part in ("m", "v", "step"))
+            self.moments[name] = Moments(mean, square, steps.reshape(()))
         self._steps = int(tensors[f"{next(iter(self.live))}.step"])
 
-    def _fresh_moments(self, tensor: Tensor) -> None:
-        self.optimiser.state[tensor] = {
-            "exp_avg": torch.zeros_like(tensor, requires_grad=False),
-            "exp_avg_sq": torch.zeros_like(tensor, requires_grad=False),
-            "step": torch.zeros((), dtype=torch.float32, device=tensor.device),
-        }
+    def _descend(self, names: list[str], share: float) -> None:
+        """Move these parameters against their gradients, at a share of the rate."""
+        live, moments = [self.live[name] for name in names], [self.moments[name] for name in names]
+        adamw(
+            live,
+            [tensor.grad for tensor in live if tensor.grad is not None],
+            [one.mean for one in moments],
+            [one.square for one in moments],
+            [],
+            [one.steps for one in moments],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=self._beta2,
+            lr=self._rate * share * self.factor,
+            weight_decay=self._decay,
+            eps=EPSILON,
+            maximize=False,
+        )

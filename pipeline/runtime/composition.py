@@ -78,7 +78,7 @@ def fix_threads(settings: Settings, device: torch.device) -> int:
     torch.set_num_threads(threads)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import torch's compiler
     return threads
 
 

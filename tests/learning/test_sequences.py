@@ -184,9 +184,9 @@ def test_grown_rows_leave_the_others_as_they_would_have_been() -> None:
     assert torch.equal(grown.live["rows"][:3], plain.live["rows"])
     assert torch.equal(grown.served["rows"][:3], plain.served["rows"])
     assert grown.live["rows"][3:].tolist() == [[7, 7], [7, 7]]
-    moments = grown.optimiser.state[grown.live["rows"]]
-    assert torch.equal(moments["exp_avg"][:3], plain.optimiser.state[plain.live["rows"]]["exp_avg"])
-    assert moments["exp_avg"].shape == moments["exp_avg_sq"].shape == (5, 2)
+    moments = grown.moments["rows"]
+    assert torch.equal(moments.mean[:3], plain.moments["rows"].mean)
+    assert moments.mean.shape == moments.square.shape == (5, 2)
     (grown.live["rows"][4].sum() * 3).backward()
     assert grown.live["rows"].grad is not None
 
