@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from itertools import islice
 
 from pipeline.epochs.history import Standing
@@ -21,10 +22,10 @@ class Tail:
     (['a', 'b', 'c'], 3, 'c', ['a', 'b', 'c', 'd'])
     """
 
-    def __init__(self, read: Callable[[], Iterator[Manifest]], more: tuple[Manifest, ...] = ()) -> None:
-        """Goes through them once. `more` come after what is read."""
+    def __init__(self, read: Callable[[], Iterator[Manifest]]) -> None:
+        """Goes through them once."""
         self._read = read
-        self._more = more
+        self._more: tuple[Manifest, ...] = ()
         self._count = 0
         self.last: Manifest | None = None
         held: list[Manifest] = []
@@ -34,7 +35,6 @@ class Tail:
             if self._count <= MOST_HELD:
                 held.append(manifest)
         self._held = held if self._count <= MOST_HELD else None
-        self.last = more[-1] if more else self.last
 
     def __len__(self) -> int:
         """How many there are."""
@@ -54,8 +54,10 @@ class Tail:
         yield from self._more
 
     def and_then(self, manifest: Manifest) -> Tail:
-        """With one more that is not in the log yet."""
-        return Tail(self._read, (*self._more, manifest))
+        """With one more that is not in the log yet; what others have written since is not seen."""
+        longer = copy(self)
+        longer._more, longer.last = (*self._more, manifest), manifest
+        return longer
 
 
 Manifests = Tail | Sequence[Manifest]

@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 from consumers import aligned, kafka_client
-from pipeline.epochs import base, digest, intake, poison, recovery, replay, rewinding, snapshot
+from pipeline.epochs import base, digest, intake, poison, recovery, replay, rewinding, snapshot, tail
 from pipeline.ports import CommitUnknown
 from pipeline.runtime import runner
 from producers import kafka as kafka_sink
@@ -279,6 +279,11 @@ MUTANTS = {
         "what an earlier rewind left out comes back with the next", rewinding, "_filters",
         (("(*filters, *rewind.without)", "rewind.without"),),
         seed=38,
+    ),
+    "rewind-reads-again": Mutant(
+        "a rewind goes by what another learner has committed since it began", tail.Tail, "and_then",
+        (("longer = copy(self)", "longer = Tail(self._read)"),),
+        seed=1_002_900,
     ),
     "replayed-with-what-is-left-out": Mutant(
         "a replay learns what a rewind left out", rewinding, "left_out", (("    return any(", "    return not any("),)
