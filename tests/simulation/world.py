@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from unittest import mock
 
@@ -109,6 +109,12 @@ class _Job:
         if not self.done:
             self.done = True
             self.work()
+
+
+@lru_cache(maxsize=4096)
+def _read(manifest: bytes) -> dict[str, Any]:
+    """A manifest, which nobody changes: the same ones are asked for again and again."""
+    return dict(json.loads(manifest))
 
 
 @dataclass
@@ -435,7 +441,7 @@ class World:
         self.report.strikes["rewind"] += 1
 
     def _manifests(self) -> list[dict[str, Any]]:
-        return [json.loads(record.value or b"") for record in self.log.records(self._topic("epochs"))]
+        return [_read(record.value or b"") for record in self.log.records(self._topic("epochs"))]
 
     def _runner(self, life: _Life, health: Health) -> Runner:
         def beside(work: Callable[[], None]) -> _Job:
