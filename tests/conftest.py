@@ -6,8 +6,13 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pipeline.runtime.broker import Broker, BrokerError, start_broker
+
+# On shared machines an example takes what it takes: how fast is for benchmarks to say.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 WITH_KAFKA = ("kafka", "test_cli.py")
 
