@@ -54,9 +54,9 @@ def one_thread() -> Iterator[None]:
     """
     import torch
 
-    threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, exact = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(exact)
+    torch.set_deterministic_debug_mode(exact)

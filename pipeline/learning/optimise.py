@@ -71,12 +71,11 @@ class Trainer:
         for live in self.live.values():
             live.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            for share, names in self._by_share.items():
-                self._descend([name for name in names if self.live[name].grad is not None], share)
         self._steps += 1
         share = max(1 - self._average, WARM_UP / (WARM_UP + 1 + self._steps))
         with torch.no_grad():
+            for of_rate, names in self._by_share.items():
+                self._descend([name for name in names if self.live[name].grad is not None], of_rate)
             torch._foreach_lerp_(list(self.served.values()), list(self.live.values()), share)
 
     def grow(self, name: str, more: Tensor) -> None:
@@ -110,8 +109,8 @@ class Trainer:
             self.moments[name] = Moments(mean, square, steps.reshape(()))
         self._steps = int(tensors[f"{next(iter(self.live))}.step"])
 
-    def _descend(self, names: list[str], share: float) -> None:
-        """Move these parameters against their gradients, at a share of the rate."""
+    def _descend(self, names: list[str], of_rate: float) -> None:
+        """Move these parameters against their gradients, at this share of the rate."""
         live, moments = [self.live[name] for name in names], [self.moments[name] for name in names]
         adamw(
             live,
@@ -124,7 +123,7 @@ class Trainer:
             amsgrad=False,
             beta1=0.9,
             beta2=self._beta2,
-            lr=self._rate * share * self.factor,
+            lr=self._rate * of_rate * self.factor,
             weight_decay=self._decay,
             eps=EPSILON,
             maximize=False,

@@ -108,6 +108,11 @@ class World:
         producer.init_transactions()
         producer.close()
 
+    def manifests(self) -> list[dict[str, Any]]:
+        """What the epochs topic holds."""
+        place = (self.settings.topic("epochs"), 0)
+        return [json.loads(r.value or b"") for r in CommittedLog(self.bootstrap, [place[0]]).partition(place)]
+
     def keep(self) -> CommittedLog:
         """Write down all records for the oracle, who must know them when the log has lost them; gives them."""
         kept = self.folder / KEPT

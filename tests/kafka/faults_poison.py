@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from committed_log import CommittedLog, Place
+from committed_log import Place
 from crashing import World
 from faults import LEAN, Trial
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -70,6 +70,4 @@ def _send(world: World, producer: KafkaProducer, manner: str, number: int) -> tu
 
 def _set_apart(world: World) -> set[tuple[str, int, int]]:
     """What the manifests say was poison."""
-    topic = world.settings.topic("epochs")
-    manifests = [json.loads(r.value or b"") for r in CommittedLog(world.bootstrap, [topic], None).partition((topic, 0))]
-    return {(p["topic"], p["partition"], p["offset"]) for m in manifests for p in m["poisoned"]}
+    return {(p["topic"], p["partition"], p["offset"]) for m in world.manifests() for p in m["poisoned"]}

@@ -50,7 +50,7 @@ class Replay:
         starts: Mapping[int, Start],
     ) -> None:
         check_fingerprints(manifests)
-        torch.use_deterministic_algorithms(True)
+        torch.set_deterministic_debug_mode("error")
         self._manifests = manifests
         self._log = log
         self._starts = starts

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import sys
@@ -179,7 +180,7 @@ def slope(lives: list[Life]) -> float:
     """Least squares over the lives that caught up, MB per hour."""
     held = [life for life in lives if life.rss_mb]
     if len(held) < 2:
-        return 0.0
+        return math.nan
     return statistics.linear_regression([life.started_s / 3600 for life in held], [life.rss_mb for life in held]).slope
 
 
@@ -231,12 +232,12 @@ def main() -> int:
 
 
 def tell(chosen: argparse.Namespace, most: float, sent: int, lives: list[Life], judged: dict[str, Any]) -> int:
-    """Print and write what it came to; the exit status."""
+    """Print and write what it came to; the exit status. Of fewer than two lives nothing is known of memory: not 0."""
     behind = [life for life in lives[1:] if life.zero_s is None]
     zero = sorted(life.zero_s for life in lives[1:] if life.zero_s is not None)
     held = [life.rss_mb for life in lives if life.rss_mb]
-    growth = slope(lives) * chosen.minutes / 60 / held[0] if held else 0.0
-    zero, held = zero or [float("nan")], held or [float("nan")]
+    zero, held = zero or [math.nan], held or [math.nan]
+    growth = slope(lives) * chosen.minutes / 60 / held[0]
     print(
         f"{len(lives)} kills in {chosen.minutes:g} minutes; {sent} events sent, {judged}; lag back to zero before the "
         f"next kill {len(zero)} times of {len(lives) - 1}, after {statistics.median(zero):.1f} s in the middle, "
@@ -246,7 +247,7 @@ def tell(chosen: argparse.Namespace, most: float, sent: int, lives: list[Life], 
     if chosen.report:
         told = {"maximum": most, "sent": sent, "judged": judged, "lives": [asdict(life) for life in lives]}
         chosen.report.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
-    return int(bool(behind) or judged["events"] != sent or growth > GREW)
+    return int(bool(behind) or judged["events"] != sent or not growth <= GREW)
 
 
 if __name__ == "__main__":

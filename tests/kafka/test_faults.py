@@ -10,7 +10,7 @@ from faults import Trial
 
 from pipeline.runtime.broker import Broker
 
-FEW = {"connections": 2, "full-disk": 2, "clocks": 3, "retention": 2, "partitions": 2}
+FEW = {"connections": 2, "full-disk": 2, "clocks": 3, "retention": 2, "partitions": 4}
 
 
 @pytest.mark.timeout(300)

@@ -152,7 +152,7 @@ def test_a_fault_ends_dump_in_one_line_that_names_it(
 @pytest.mark.parametrize("command", ["run", "publish"])
 @pytest.mark.parametrize(
     ("fault", "create"),
-    [("wrong-host", True), ("wrong-password-scram", False)],
+    [("wrong-ca", True), ("wrong-host", True), ("tls-to-plaintext", True), ("wrong-password-scram", False)],
 )
 def test_a_fault_ends_run_and_publish_too(
     secured: Secured, tmp_path: Path, command: str, fault: str, create: bool

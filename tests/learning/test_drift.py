@@ -134,6 +134,7 @@ def test_a_trainer_steps_as_far_as_its_rate_says_and_returns_to_it() -> None:
         trainer.step((trainer.live["w"] - 1).square().sum())
         moved.append(float(trainer.live["w"].detach()[0]))
         trainer.rate(1.0)
+        assert trainer.factor == 1.0
         before = float(trainer.live["w"].detach()[0])
         trainer.step((trainer.live["w"] - 1).square().sum())
         assert float(trainer.live["w"].detach()[0]) - before == pytest.approx(1e-2, rel=0.05)
