@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,21 +11,45 @@ from torch import Tensor
 from pipeline.learning.batch import NO_ITEM, History
 
 GAP_BUCKETS = 16
+WIDTHS = 8
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Sequences of behaviour, right-aligned: position T-1 is the latest. `here_QT` is False on padding."""
+    """Sequences of behaviour, right-aligned: position T-1 is the latest. `here_QT` is False on padding.
+
+    `cut`: how many columns of padding before these were left out.
+    """
 
     item_QT: Tensor
     code_QT: Tensor
     gap_QT: Tensor
     page_QT: Tensor
     here_QT: Tensor
+    cut: int = 0
 
     def to(self, device: torch.device) -> Tokens:
         """The same on another device."""
-        return Tokens(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        return self._each(lambda column_QT: column_QT.to(device), self.cut)
+
+    def until(self, stop: int) -> Tokens:
+        """The columns before `stop`, counted as a slice counts them."""
+        return self._each(lambda column_QT: column_QT[:, :stop], self.cut)
+
+    def trimmed(self) -> Tokens:
+        """Without columns that are padding in all sequences but the last of these: widths are multiples of `WIDTHS`.
+
+        A network that knows what is `cut` says the same of them: one column of
+        padding stands where the first entry of the longest is asked for.
+        """
+        width = self.item_QT.shape[1]
+        longest = int(self.here_QT.sum(1).max()) if len(self.here_QT) else 0
+        cut = max(width - -(-(longest + 1) // WIDTHS) * WIDTHS, 0)
+        return self._each(lambda column_QT: column_QT[:, cut:], self.cut + cut)
+
+    def _each(self, change: Callable[[Tensor], Tensor], cut: int) -> Tokens:
+        names = ("item_QT", "code_QT", "gap_QT", "page_QT", "here_QT")
+        return replace(self, **{name: change(getattr(self, name)) for name in names}, cut=cut)
 
 
 def tokens(history: History, length: int) -> Tokens:

@@ -117,6 +117,7 @@ def _attention_frame(seen: Tokens) -> tuple[Tensor, Tensor, Tensor]:
     future = torch.ones(size, size, dtype=torch.bool, device=on).triu(1)
     blocked = future | ~here[:, None, :]
     position = torch.arange(size, device=on)
+    position[1:] += seen.cut
     lag_TT = (position[:, None] - position[None, :]).clamp(min=0)
     time = pad(seen.page_QT, (1, 0), value=-(2**40))
     page = (time[:, :, None] == time[:, None, :]).float()

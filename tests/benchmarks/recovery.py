@@ -34,8 +34,8 @@ from pipeline.runtime.broker import start_broker  # noqa: E402
 from pipeline.settings import Settings, load_settings  # noqa: E402
 from producers.kafka_topics import create_topics  # noqa: E402
 
-ITEM_KB, USER_KB = 11.5, 1.8
-"""Of state, about, before arenas double; half of it is to be items."""
+ITEM_KB, USER_KB, FIXED_MB = 14.7, 2.3, 70
+"""Of state, about, as arenas stand after they doubled; of what is not fixed, half is to be items."""
 NEVER = {"snapshot_interval_s": 1e9, "replay_s": 0}
 
 
@@ -43,8 +43,8 @@ class Shop:
     """A catalogue, and events of its users."""
 
     def __init__(self, bootstrap: str, settings: Settings, megabytes: float) -> None:
-        self.items = int(megabytes * 1000 / 2 / ITEM_KB)
-        self.users = int(megabytes * 1000 / 2 / USER_KB)
+        self.items = int(max(megabytes - FIXED_MB, 1) * 1000 / 2 / ITEM_KB)
+        self.users = int(max(megabytes - FIXED_MB, 1) * 1000 / 2 / USER_KB)
         self._settings = settings
         self._chance = random.Random(1)
         self._sent = 0

@@ -121,15 +121,15 @@ def tokens_of(seed: int, here: int = LENGTH) -> tuple[Tokens, Tensor]:
 
 def run(weights: dict[str, Tensor], seen: Tokens, content: Tensor) -> Tensor:
     """[T+1, D] interests."""
-    return interests(weights, seen, content, torch.ones(1, LENGTH + 1, dtype=torch.int64), Dropout(0, None))[0]
+    asked = torch.ones(1, seen.item_QT.shape[1] + 1, dtype=torch.int64)
+    return interests(weights, seen, content, asked, Dropout(0, None))[0]
 
 
 def test_no_position_sees_what_comes_after_it(weights: dict[str, Tensor]) -> None:
     (one, first), (other, second) = tokens_of(1), tokens_of(2)
     for past in range(LENGTH):
-        joined = Tokens(
-            *(torch.cat([getattr(one, n)[:, :past], getattr(other, n)[:, past:]], 1) for n in one.__dataclass_fields__)
-        )
+        names = ("item_QT", "code_QT", "gap_QT", "page_QT", "here_QT")
+        joined = Tokens(*(torch.cat([getattr(one, n)[:, :past], getattr(other, n)[:, past:]], 1) for n in names))
         content = torch.cat([first[:, :past], second[:, past:]], 1)
         found = run(weights, joined, content)
         torch.testing.assert_close(found[: past + 1], run(weights, one, first)[: past + 1])
@@ -147,6 +147,26 @@ def test_padding_says_nothing(weights: dict[str, Tensor], here: int) -> None:
     )  # fmt: skip
     again = run(weights, scrambled, content + 5.0 * ~seen.here_QT[:, :, None])
     torch.testing.assert_close(again[LENGTH - here + 1 :], found[LENGTH - here + 1 :])
+
+
+@pytest.mark.parametrize(("here", "cut"), [(0, 2), (1, 2), (7, 2), (8, 0), (LENGTH, 0)])
+def test_without_leading_padding_the_interests_are_the_same(weights: dict[str, Tensor], here: int, cut: int) -> None:
+    seen, content = tokens_of(3, here)
+    trimmed = seen.trimmed()
+    assert trimmed.cut == cut
+    found, whole = run(weights, trimmed, content[:, cut:]), run(weights, seen, content)
+    torch.testing.assert_close(found, torch.cat([whole[:1], whole[1 + cut :]]))
+
+
+def test_the_longest_history_decides_what_padding_is_left_out() -> None:
+    item = torch.full((3, 40), NO_ITEM, dtype=torch.int32)
+    item[0, :3], item[1, :12] = 1, 1
+    seen = tokens(History(item, item.short(), item, torch.tensor([3, 12, 0])), 40)
+    assert seen.trimmed().item_QT.shape == (3, 16)
+    assert seen.trimmed().cut == 24
+    assert torch.equal(seen.trimmed().item_QT, seen.item_QT[:, 24:])
+    assert seen.trimmed().until(-1).cut == seen.trimmed().trimmed().cut == 24
+    assert tokens(History(item[:0], item[:0].short(), item[:0], torch.tensor([])), 40).trimmed().cut == 32
 
 
 def test_dropout_keeps_the_mean_and_touches_no_global_randomness() -> None:

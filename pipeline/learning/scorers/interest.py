@@ -72,9 +72,9 @@ class Interest:
     def ask(self, questions: Questions) -> DenseAnswer:
         """Logits of the whole catalogue for a like, from the averaged weights."""
         items = questions.banned_QI.shape[1]
-        seen = tokens(questions.history, self._length)
+        seen = tokens(questions.history, self._length).trimmed()
         weights = self.trainer.served
-        asked_QT = torch.ones(len(questions), self._length + 1, dtype=torch.int64, device=self._device)
+        asked_QT = torch.ones(len(questions), seen.item_QT.shape[1] + 1, dtype=torch.int64, device=self._device)
         content = self._content(seen).to(self._device)
         u_QD = interests(weights, seen.to(self._device), content, asked_QT, Dropout(0, None))[:, -1]
         item_ID = items_of(weights, self._catalogue.projected_IP[:items].to(self._device))
@@ -158,8 +158,8 @@ class Interest:
 
     def _loss(self, history: History, consumed_WI: Tensor, generator: torch.Generator) -> Tensor | None:
         """Softmax cross-entropy of each next item given the entries before it, over what could then be shown."""
-        whole = tokens(history, self._length + 1)
-        past = Tokens(*(getattr(whole, name)[:, :-1] for name in whole.__dataclass_fields__))
+        whole = tokens(history, self._length + 1).trimmed()
+        past = whole.until(-1)
         target_WT = whole.item_QT
         asked_WT = liked_of(whole.code_QT)
         weight_WT = torch.where(asked_WT, 1.0, OTHERS_WEIGHT) * (target_WT >= 0)
