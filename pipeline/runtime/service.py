@@ -45,7 +45,14 @@ def serve(
                 health.ready.set()
                 log.info("ready: embedding items and the texts of events")
             embedding = EmbedderMetrics(registry)
-            threads.append(supervised("embedder", lambda: run_embedder(settings, embedding, stop), stop, failures))
+
+            def embed() -> None:
+                # Loading a model takes seconds in which a learner's start would have to wait for the interpreter.
+                while not health.ready.wait(0.1) and not stop.is_set():
+                    pass
+                run_embedder(settings, embedding, stop)
+
+            threads.append(supervised("embedder", embed, stop, failures))
         on_ready(server.port)
         while not stop.wait(0.5):
             if stage == "embedder":

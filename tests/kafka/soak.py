@@ -236,11 +236,12 @@ def tell(chosen: argparse.Namespace, most: float, sent: int, lives: list[Life], 
     behind = [life for life in lives[1:] if life.zero_s is None]
     zero = sorted(life.zero_s for life in lives[1:] if life.zero_s is not None)
     held = [life.rss_mb for life in lives if life.rss_mb]
+    times = len(zero)
     zero, held = zero or [math.nan], held or [math.nan]
     growth = slope(lives) * chosen.minutes / 60 / held[0]
     print(
         f"{len(lives)} kills in {chosen.minutes:g} minutes; {sent} events sent, {judged}; lag back to zero before the "
-        f"next kill {len(zero)} times of {len(lives) - 1}, after {statistics.median(zero):.1f} s in the middle, "
+        f"next kill {times} times of {len(lives) - 1}, after {statistics.median(zero):.1f} s in the middle, "
         f"{zero[-1]:.1f} at most; resident {held[0]:.0f} to {held[-1]:.0f} MB, "
         f"{slope(lives):+.0f} MB an hour ({growth:+.1%})"
     )
