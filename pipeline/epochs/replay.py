@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from pipeline.epochs.history import EPOCH, read_verified
-from pipeline.epochs.processor import Processor
+from pipeline.epochs.poison import said
+from pipeline.epochs.processor import Applied, Processor
 from pipeline.epochs.rewinding import Named, Undone, left_out, parted
 from pipeline.epochs.tail import Manifests
 from pipeline.messages import Manifest, Output, Range, Record, TopicPartition
-from pipeline.ports import LogGap, Source
+from pipeline.ports import ColdDamaged, LogGap, Source
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +94,7 @@ def replay(
             if any(part.topic == processor.settings.topic("users") for part in lacking):
                 log.warning("epoch %d: erasures may be among what is lost: erase those users again", manifest.epoch)
             records = taken_back.kept(manifest, records)
-            applied = processor.apply(
-                manifest.epoch, records, manifest.clock, manifest.effort, poisoned=manifest.poisoned
-            )
+            applied = _again(processor, manifest, records)
             taken_back.applied(manifest, applied.outputs)
             events += _events(manifest, processor.settings.topic("events"))
         if undone.by(manifest.epoch) is None and not (new and done == len(manifests)):
@@ -109,6 +108,25 @@ def replay(
             found.left_out = taken_back.owe(manifest)
         on_progress(Progress(done, len(manifests), events, of_events))
     return found
+
+
+def _again(processor: Processor, manifest: Manifest, records: Sequence[Record]) -> Applied:
+    """An epoch's step; raises RecoveryRefused where it fails on what it was once done on, or is now read otherwise.
+
+    After a gap or a rewind an event may count that was a duplicate or too late
+    before, and be the first of its kind that the step fails on.
+    """
+    try:
+        return processor.apply(
+            manifest.epoch, records, manifest.clock, manifest.effort, poisoned=manifest.poisoned
+        )
+    except (ColdDamaged, OSError):
+        raise
+    except Exception as error:
+        raise RecoveryRefused(
+            f"epoch {manifest.epoch} cannot be learned again: {said(error)}. Nothing is lost: start a version that "
+            f"can, or learn without the event that it fails on: headrace rewind --to {manifest.epoch - 1} --without …"
+        ) from error
 
 
 def events_in(manifests: Manifests, events_topic: str) -> int:

@@ -72,6 +72,32 @@ def test_a_restart_after_a_clean_stop_replays_nothing() -> None:
     assert kinds(shard) == ["claim", "epoch", "claim"]
 
 
+def test_a_replay_in_which_the_step_fails_is_refused_with_its_epoch_and_what_to_do() -> None:
+    shard = crashed(Shard(small()))
+    fresh = shard.processor
+
+    def falters(settings: Settings | None = None) -> object:
+        processor = fresh(settings)
+        apply = processor.apply
+
+        def at_five(epoch: int, *rest: object, **named: object) -> object:
+            if epoch == 5:
+                raise ZeroDivisionError("of a newer version")
+            return apply(epoch, *rest, **named)  # type: ignore[arg-type]
+
+        processor.apply = at_five  # type: ignore
+        return processor
+
+    shard.processor = falters  # type: ignore
+    with pytest.raises(
+        RecoveryRefused, match=r"epoch 5 cannot be learned again: ZeroDivisionError: of a newer.*--to 4"
+    ):
+        shard.run()
+    shard.processor = fresh  # type: ignore
+    shard.run()
+    judge(WholeLog(shard), shard.settings)
+
+
 def test_a_snapshot_of_another_log_is_refused() -> None:
     there = ran(Shard(small()))
     here = Shard(small())

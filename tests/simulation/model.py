@@ -56,7 +56,10 @@ class Model:
                 continue
             over = [m for m in manifests if m["rewind"] and m["rewind"]["base"] < manifest["epoch"] < m["epoch"]]
             puts = [put for part in manifest["ranges"] for put in within(part)]
-            out = [put for put in puts if put.topic == "events" and _left_out(put, over)]
+            self._set_apart(manifest)
+            # What was set apart is a dead letter whatever it says: no filter looks into it.
+            read = [put for put in puts if put.topic == "events" and not self._is_poisoned(put)]
+            out = [put for put in read if _left_out(put, over)]
             again.published = {}
             again.follow(manifest, [put for put in puts if put not in out], said=False)
             if over:
@@ -75,7 +78,7 @@ class Model:
     def follow(self, manifest: dict[str, Any], puts: list[Put], *, said: bool = True) -> None:
         """One epoch; raises AssertionError where its counts (if it says them) are not those of these records."""
         puts = sorted(puts, key=lambda put: (put.topic, put.partition, put.offset))
-        self._poisoned = {(p["topic"], p["partition"], p["offset"]) for p in manifest["poisoned"]}
+        self._set_apart(manifest)
         for put in puts:
             if self._is_dead(put):
                 self.dead[put.topic, put.partition, put.offset] += 1
@@ -98,7 +101,13 @@ class Model:
         self.outcomes.update(counts)
 
     def _is_dead(self, put: Put) -> bool:
-        return isinstance(put.meaning, bytes) or (f"sim.{put.topic}.v1", put.partition, put.offset) in self._poisoned
+        return isinstance(put.meaning, bytes) or self._is_poisoned(put)
+
+    def _is_poisoned(self, put: Put) -> bool:
+        return (f"sim.{put.topic}.v1", put.partition, put.offset) in self._poisoned
+
+    def _set_apart(self, manifest: dict[str, Any]) -> None:
+        self._poisoned = {(p["topic"], p["partition"], p["offset"]) for p in manifest["poisoned"]}
 
     def _erase(self, put: Put) -> None:
         user = put.key or ""

@@ -127,6 +127,7 @@ class _Life:
     producer: Producer | None = None
     claims: int = 0
     overtaken: bool = False
+    ready: Callable[[], bool] = lambda: False
 
 
 class _Note:
@@ -230,6 +231,7 @@ class World:
         self.notes = {home: _Note(self) for home in HOMES}
         self._deaths: Counter[tuple[str, int, int]] = Counter()
         self._moods: dict[tuple[str, int, int], int] = {}
+        self._mended: set[tuple[str, int, int]] = set()
         self.saved: dict[str, dict[int, list[dict[str, torch.Tensor]]]] = {home: {} for home in HOMES}
         self.puts: dict[TopicPartition, list[Put]] = {}
         self._ladder = Ladder(plan.kept, plan.hourly)
@@ -370,6 +372,11 @@ class World:
     def _peril(self, record: Record, kind: str) -> None:
         """What an event does to the step in the middle of which it is met."""
         key = record.topic, record.partition, record.offset
+        if key in self._mended:
+            return
+        if self._changed_past() and self._life is not None and not self._life.ready():
+            # Learned for the first time in a replay: whoever runs it goes to a version that can.
+            self._mended.add(key)
         if kind == "deadly":
             self.report.strikes["deadly"] += 1
             self._crash("step", -1, self._delays.randrange(1 << 30))
@@ -397,10 +404,11 @@ class World:
     def _live(self, home: str, finished: Callable[[], bool]) -> Runner | None:
         """One life; None unless it came to its end."""
         self._check_promise(home)
-        before, self._life = self._life, _Life(home, f"life-{self.report.lives}")
+        health = Health(turned_at=0)
+        before = self._life
+        self._life = _Life(home, f"life-{self.report.lives}", ready=health.ready.is_set)
         self.report.lives += 1
         try:
-            health = Health(turned_at=0)
             runner = self._runner(self._life, health)
             if home == "home" and self._wished():
                 self._rewind(runner._parts)
@@ -515,7 +523,14 @@ class World:
         """Who has claimed the shard, in order."""
         return [manifest["instance"] for manifest in self._manifests() if manifest["kind"] == "claim"]
 
+    def _changed_past(self) -> bool:
+        """Whether a replay may come to other steps than those that were taken: after a gap, or a rewind."""
+        return self._gaps > 0 or bool(self._wishes) or any(m["kind"] == "rewind" for m in self._manifests())
+
     def _refused(self, why: str) -> None:
+        if "cannot be learned again" in why and self._changed_past():
+            self.report.strikes["mended"] += 1
+            return
         if not self.plan.retention or not self.report.strikes["retain"]:
             raise Wrong(f"it refuses to go on: {why}")
         self.report.refused += 1
