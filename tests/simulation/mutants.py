@@ -205,11 +205,11 @@ MUTANTS = {
         (('"isolation_level": "read_committed"', '"isolation_level": "read_uncommitted"'),),
     ),
     "replayed-by-another-clock": Mutant(
-        "a replay goes by its own clock", replay, "replay",
+        "a replay goes by its own clock", replay, "_again",
         (("records, manifest.clock, manifest.effort,", "records, manifest.clock + 1500, manifest.effort,"),),
     ),
     "replayed-at-another-effort": Mutant(
-        "a replay goes at full effort", replay, "replay",
+        "a replay goes at full effort", replay, "_again",
         (("manifest.clock, manifest.effort, poisoned", "manifest.clock, poisoned"),),
     ),
     "positions-ahead": Mutant(
