@@ -372,7 +372,7 @@ class World:
     def _peril(self, record: Record, kind: str) -> None:
         """What an event does to the step in the middle of which it is met."""
         key = record.topic, record.partition, record.offset
-        if key in self._mended:
+        if (kind != "deadly" and kind not in MOODS) or key in self._mended:
             return
         if self._changed_past() and self._life is not None and not self._life.ready():
             # Learned for the first time in a replay: whoever runs it goes to a version that can.
@@ -380,11 +380,10 @@ class World:
         if kind == "deadly":
             self.report.strikes["deadly"] += 1
             self._crash("step", -1, self._delays.randrange(1 << 30))
-        if kind in MOODS:
-            left = self._moods[key] = self._moods.get(key, MOODS[kind]) - 1
-            if left >= 0:
-                self.report.strikes[kind] += 1
-                raise ValueError(kind)
+        left = self._moods[key] = self._moods.get(key, MOODS[kind]) - 1
+        if left >= 0:
+            self.report.strikes[kind] += 1
+            raise ValueError(kind)
 
     def _fly(self, request: Flying) -> None:
         self._send_off(request, self._lost_request)
