@@ -1,4 +1,7 @@
-"""The governor: which effort the next epoch goes by, from what waits and how long it takes. Manifests record it."""
+"""The governor: which effort the next epoch goes by. Manifests record it.
+
+It heeds what waits and how long that takes, and how long a restart would take.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,14 @@ class Governor:
     ten seconds is tried again after twice as long a while. So under a steady
     load it stays at the level that just keeps up, and in a quiet hour at full effort.
     Work is counted in micro-batches: one of a single event takes nearly as long as a full one.
+    While more than `most_replay_s` of learning is in no snapshot yet it is lean,
+    whatever waits: what is learned at leisure now is done again in a hurry after a crash.
     """
 
-    def __init__(self, wanted: str, micro_batch: int) -> None:
-        """`wanted` as the setting `learning.effort`: auto, or a level that it then keeps to."""
+    def __init__(self, wanted: str, micro_batch: int, most_replay_s: float = 0.0) -> None:
+        """`wanted` as the setting `learning.effort`: auto, or a level that it then keeps to; 0 `most_replay_s`: any."""
         self._fixed = wanted != AUTO
+        self._most_replay_s = most_replay_s or float("inf")
         self._micro_batch = micro_batch
         self._seconds: dict[int, float] = {}
         self._moved_up_at: float | None = None
@@ -36,8 +42,11 @@ class Governor:
         self._patience = PATIENCE_S
         self.level = level_of(wanted) if self._fixed else FULL_EFFORT
 
-    def choose(self, waiting: int, now: float) -> int:
-        """The level to go by while `waiting` events are still to be learned; `now` in seconds of a steady clock."""
+    def choose(self, waiting: int, now: float, unsaved_s: float = 0.0) -> int:
+        """The level to go by while `waiting` events are still to be learned; `now` in seconds of a steady clock.
+
+        `unsaved_s` are the seconds of learning that a restart would have to do again.
+        """
         if self._fixed:
             return self.level
         work = self._batches(waiting)
@@ -51,7 +60,7 @@ class Governor:
             # What it took when it was left may have been a hiccup: from here up all is measured anew.
             self._seconds = {level: taken for level, taken in self._seconds.items() if level < self.level}
             self._moved_up_at = self._calm_since = now
-        return self.level
+        return self.level if unsaved_s <= self._most_replay_s else 0
 
     def learned(self, level: int, events: int, seconds: float) -> None:
         """An epoch of so many events took this long at that level, from poll to commit."""

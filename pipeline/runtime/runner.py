@@ -88,7 +88,8 @@ class Runner:
             parts.snapshots, parts.settings.epochs, parts.metrics, parts.clock, parts.beside
         )
         self._config_hash = config_hash(parts.settings)
-        self._governor = Governor(parts.settings.learning.effort, parts.settings.learning.micro_batch)
+        learning, epochs = parts.settings.learning, parts.settings.epochs
+        self._governor = Governor(learning.effort, learning.micro_batch, epochs.most_replay_s)
         self.processor: Processor | None = None
         self.standing = Standing()
         self._begun: dict[TopicPartition, int] = {}
@@ -200,7 +201,7 @@ class Runner:
         began, now = time.monotonic(), clock.now_ms()
         after = source.positions()
         events, unread = self._waiting(source, records, after)
-        effort = self._governor.choose(events + unread, began)
+        effort = self._governor.choose(events + unread, began, self._writer.unsaved_s)
         due = self.processor.pending()
         if not records and (due is None or due > now):
             return

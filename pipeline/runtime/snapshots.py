@@ -59,7 +59,7 @@ class SnapshotWriter:
         self._store = store
         self._interval_s = settings.snapshot_interval_s
         self._replay_s = settings.replay_s or float("inf")
-        self._worked_s = 0.0
+        self._worked_s = self._copied_s = self._saved_s = 0.0
         self._took_s = 0.0
         self._metrics = metrics
         self._clock = clock
@@ -75,13 +75,15 @@ class SnapshotWriter:
         """
         self._worked_s += worked_s
         since = time.monotonic() - self._last
-        due = since >= self._interval_s or (self._worked_s >= self._replay_s and since >= RESTS * self._took_s)
+        uncopied_s = self._worked_s - self._copied_s
+        due = since >= self._interval_s or (uncopied_s >= self._replay_s and since >= RESTS * self._took_s)
         if not due or (self._task is not None and self._task.is_alive()):
             return
-        self._last, self._worked_s = time.monotonic(), 0.0
+        self._last, self._copied_s = time.monotonic(), self._worked_s
         copied = {name: tensor.detach().clone() for name, tensor in processor.state().items()}
         header = standing.header() | processor.paged_out()
-        self._task = self._beside(lambda: self._save(standing.epoch, header, copied))
+        worked_s = self._worked_s
+        self._task = self._beside(lambda: self._save(standing.epoch, header, copied, worked_s))
 
     def replayed(self, seconds: float) -> None:
         """So much was done again at the start: without a snapshot the next start does it once more."""
@@ -92,7 +94,13 @@ class SnapshotWriter:
         self.close()
         if standing.epoch > self._written:
             header = standing.header() | processor.paged_out()
-            self._save(standing.epoch, header, {name: tensor.detach() for name, tensor in processor.state().items()})
+            tensors = {name: tensor.detach() for name, tensor in processor.state().items()}
+            self._save(standing.epoch, header, tensors, self._worked_s)
+
+    @property
+    def unsaved_s(self) -> float:
+        """Seconds of learning that are in no snapshot on disk yet: a restart would have to do them again."""
+        return self._worked_s - self._saved_s
 
     def close(self) -> None:
         """Wait for the write under way."""
@@ -100,7 +108,7 @@ class SnapshotWriter:
             self._task.join()
             self._task = None
 
-    def _save(self, epoch: int, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def _save(self, epoch: int, header: dict[str, Any], tensors: dict[str, Tensor], worked_s: float) -> None:
         began = time.monotonic()
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         self._metrics.state_bytes.set(size)
@@ -110,7 +118,7 @@ class SnapshotWriter:
             self._metrics.snapshot_errors.inc()
             log.warning("snapshot of epoch %d could not be written: %s", epoch, error)
             return
-        self._written, self._took_s = epoch, time.monotonic() - began
+        self._written, self._took_s, self._saved_s = epoch, time.monotonic() - began, worked_s
         self._metrics.snapshot_bytes.set(size)
         self._metrics.snapshot_seconds.set(self._took_s)
         self._metrics.snapshot_time.set(self._clock.now_ms() / 1000)

@@ -48,10 +48,14 @@ def committed(cluster: Cluster, topic: str, count: int) -> list[bytes]:
 
 
 def partition(cluster: Cluster, topic: str) -> dict[str, object]:
-    """What the cluster says of a topic's partition 0."""
+    """What the cluster says of a topic's partition 0; the node asked may hear of a new topic a moment later."""
+    deadline = time.monotonic() + WITHIN_S
     admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
     try:
-        return dict(admin.describe_topics([topic])[0]["partitions"][0])
+        while not (partitions := admin.describe_topics([topic])[0]["partitions"]):
+            assert time.monotonic() < deadline, f"no node tells of {topic}"
+            time.sleep(0.1)
+        return dict(partitions[0])
     finally:
         admin.close()
 

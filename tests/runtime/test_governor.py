@@ -102,6 +102,14 @@ def test_a_level_that_is_set_is_kept(wanted: str, level: int) -> None:
     assert {governor.choose(waiting, float(now)) for now, waiting in enumerate([0, 10**6, 0, 0, 5])} == {level}
 
 
+def test_much_that_a_restart_would_do_again_is_learned_lean_until_it_is_saved() -> None:
+    governor = Governor("auto", MICRO_BATCH, most_replay_s=4)
+    levels = [governor.choose(1, float(now), unsaved_s) for now, unsaved_s in enumerate([0, 4, 4.1, 100, 0.5])]
+    assert levels == [FULL_EFFORT, FULL_EFFORT, 0, 0, FULL_EFFORT]
+    assert Governor("auto", MICRO_BATCH).choose(1, 0.0, 1e9) == FULL_EFFORT
+    assert Governor("full", MICRO_BATCH, most_replay_s=4).choose(1, 0.0, 1e9) == FULL_EFFORT
+
+
 def test_one_slow_epoch_is_forgotten() -> None:
     governor = Governor("auto", MICRO_BATCH)
     governor.learned(FULL_EFFORT, 10, 5.0)

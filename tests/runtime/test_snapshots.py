@@ -48,6 +48,15 @@ class _SlowStore(MemorySnapshotStore):
         super().save(epoch, header, tensors)
 
 
+class _FullStore(MemorySnapshotStore):
+    full = True
+
+    def save(self, epoch: int, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        if self.full:
+            raise OSError("no space left")
+        super().save(epoch, header, tensors)
+
+
 class _Done:
     def is_alive(self) -> bool:
         return False
@@ -101,6 +110,20 @@ def test_large_snapshots_are_taken_less_often(watch: Watch) -> None:
     assert bench.work(0) == [1]
     watch.at += RESTS * SLOW_S * 0.2
     assert bench.work(0) == [1, 5]
+
+
+def test_work_is_unsaved_until_it_is_on_disk(watch: Watch) -> None:
+    store = _FullStore()
+    bench = Bench(store, snapshot_interval_s=1e9, replay_s=5)
+    assert bench.work(3, 3, 3) == []
+    assert bench.writer.unsaved_s == 9
+    store.full = False
+    assert bench.work(3) == [4]
+    assert bench.writer.unsaved_s == 0
+    bench.work(1)
+    assert bench.writer.unsaved_s == 1
+    bench.writer.write(bench.processor, Standing(bench.epoch))
+    assert bench.writer.unsaved_s == 0
 
 
 def test_without_it_time_alone_counts(watch: Watch) -> None:

@@ -505,7 +505,7 @@ class World:
         promised = self.disks[home].promised
         if promised is None:
             return
-        with mock.patch.object(self.disks[home], "_effect", return_value=None):
+        with mock.patch.object(self.disks[home], "_effect", _unheeded):
             store = FileSnapshotStore(self.disks[home], self._ladder)
             found = [epoch for epoch in store.epochs() if epoch >= promised and _loads(store, epoch)]
         assert found, f"the snapshot of epoch {promised} was saved and is gone, and there is no newer one"
@@ -737,6 +737,10 @@ def _simulated(world: World) -> Iterator[None]:
 def _begun(manifests: list[dict[str, Any]]) -> dict[TopicPartition, int]:
     begins = [begin for manifest in manifests for begin in manifest["begins"]]
     return {TopicPartition(begin["topic"], begin["partition"]): begin["at"] for begin in begins}
+
+
+def _unheeded(kind: str) -> None:
+    """The effects of whoever looks on."""
 
 
 def _loads(store: FileSnapshotStore, epoch: int) -> bool:
