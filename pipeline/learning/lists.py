@@ -70,24 +70,18 @@ def _explained(
     order_QN = diversified(ranked.score_QC, vector_QCP, wanted.size, wanted.diversity)
     score_QN = ranked.score_QC.gather(1, order_QN)
     rows_QN = ranked.rows_QC.gather(1, order_QN)
-    weight, contribution, interaction = learner.weights.explain(_taken(ranked.lists, order_QN))
-    weight_QNS, share_QNS = _by_scorer(learner, weight), _by_scorer(learner, contribution)
-    names = [scorer.name for scorer in learner.scorers]
     by_score_QN = torch.argsort(ranked.score_QC, dim=1, descending=True, stable=True)[:, : wanted.size]
     moved_QN = wanted.diversity.strength * (order_QN != by_score_QN)
+    told = _reasons(learner, _taken(ranked.lists, order_QN), moved_QN)
+    # Numbers become Python's all at once: asked for one by one they would take longer than the ranking.
+    shown_Q = (score_QN > -torch.inf).sum(1).tolist()
+    scores, every_row = score_QN.tolist(), rows_QN.tolist()
+    name_of = learner.catalogue.ids.name
     for q, user in enumerate(user_Q.tolist()):
-        shown = int((score_QN[q] > -torch.inf).sum())
-        rows = rows_QN[q, :shown].tolist()
+        rows = every_row[q][: shown_Q[q]]
         items = tuple(
-            Recommended(
-                learner.catalogue.ids.name(row),
-                round(score_QN[q, n].item(), DECIMALS),
-                (
-                    *_reasons(names, weight_QNS[q, n], share_QNS[q, n], interaction[q, n].item(), learner),
-                    *_moved(moved_QN[q, n].item()),
-                ),
-            )
-            for n, row in enumerate(rows)
+            Recommended(name_of(row), round(score, DECIMALS), reasons)
+            for row, score, reasons in zip(rows, scores[q], told[q], strict=False)
         )
         yield MadeList(user, name, rows, items)
 
@@ -109,27 +103,48 @@ def _taken(lists: Lists, order_QN: Tensor) -> Lists:
     )
 
 
-def _reasons(
-    names: Sequence[str], weight_S: Tensor, share_S: Tensor, interaction: float, learner: Learner
-) -> tuple[Reason, ...]:
-    """The strongest scorers by name, then what the others and their interaction add: together the score."""
+def _reasons(learner: Learner, lists: Lists, moved_QN: Tensor) -> list[list[tuple[Reason, ...]]]:
+    """Of each place in each list: the strongest scorers, then the others and their interaction; they sum to the score.
+
+    Last, where `moved_QN` is not 0, that diversity decided the place: it adds nothing.
+    """
     wanted = learner.settings.publishing.reasons
-    if wanted == 0:
-        return ()
-    strongest = torch.argsort(share_S.abs(), descending=True, stable=True)[:wanted].tolist()
-    named = [
-        Reason(names[s], round(weight_S[s].item(), DECIMALS), round(share_S[s].item(), DECIMALS)) for s in strongest
+    weight, contribution, interaction_QN = learner.weights.explain(lists)
+    share_QNS = _by_scorer(learner, contribution)
+    strongest_QNR = torch.argsort(share_QNS.abs(), dim=2, descending=True, stable=True)[..., :wanted]
+    names = [scorer.name for scorer in learner.scorers]
+    numbers = (
+        strongest_QNR, _by_scorer(learner, weight).gather(2, strongest_QNR), share_QNS.gather(2, strongest_QNR),
+        share_QNS.sum(2), interaction_QN, moved_QN,
+    )  # fmt: skip
+    return [
+        [_said(names, wanted, *of_place) for of_place in zip(*of_list, strict=True)]
+        for of_list in zip(*(number.tolist() for number in numbers), strict=True)
     ]
-    rest = share_S.sum().item() - sum(reason.contribution for reason in named)
-    if len(names) > wanted:
-        named.append(Reason(OTHERS, 1.0, round(rest, DECIMALS)))
-    named.append(Reason(INTERACTION, 1.0, round(interaction, DECIMALS)))
-    return tuple(named)
 
 
-def _moved(strength: float) -> tuple[Reason, ...]:
-    """That diversity, not the score, decided an item's place."""
-    return (Reason(DIVERSITY, round(strength, DECIMALS), 0.0),) if strength > 0 else ()
+def _said(
+    names: Sequence[str],
+    wanted: int,
+    strongest: Sequence[int],
+    weights: Sequence[float],
+    shares: Sequence[float],
+    total: float,
+    interaction: float,
+    moved: float,
+) -> tuple[Reason, ...]:
+    told = [
+        Reason(names[scorer], round(weight, DECIMALS), round(share, DECIMALS))
+        for scorer, weight, share in zip(strongest, weights, shares, strict=True)
+    ]
+    if wanted:
+        if len(names) > wanted:
+            rest = total - sum(reason.contribution for reason in told)
+            told.append(Reason(OTHERS, 1.0, round(rest, DECIMALS)))
+        told.append(Reason(INTERACTION, 1.0, round(interaction, DECIMALS)))
+    if moved > 0:
+        told.append(Reason(DIVERSITY, round(moved, DECIMALS), 0.0))
+    return tuple(told)
 
 
 def similar(
