@@ -74,7 +74,11 @@ class KafkaSource:
     def starts(self) -> dict[TopicPartition, int]:
         """The first offset that each partition still holds."""
         with reaching(self._bootstrap, self._options):
-            found = log_starts(self._consumer, [to_kafka(partition) for partition in self.partitions()])
+            asked = [to_kafka(partition) for partition in self.partitions()]
+            if not self._consumer.assignment():
+                # It then asks for all topics' leaders at once, where it would else wait for each topic's by itself.
+                self._consumer.assign(asked)
+            found = log_starts(self._consumer, asked)
         return {from_kafka(partition): offset for partition, offset in found.items()}
 
     def seek(self, positions: Positions) -> None:

@@ -65,7 +65,7 @@ def new_consumer(bootstrap: str, fetch_max_wait_ms: int, extra: Mapping[str, Any
         "max_partition_fetch_bytes": 4 << 20,
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
-        "retry_backoff_ms": 50,
+        "retry_backoff_ms": 10,  # what a first question about a topic waits for its metadata
         "reconnect_backoff_max_ms": 1000,
         "metrics_enabled": False,
         **(extra or {}),

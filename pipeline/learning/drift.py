@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from river.drift import ADWIN, PageHinkley
 from torch import Tensor
 
+from pipeline.learning.detectors import ADWIN, PageHinkley
 from pipeline.learning.ranks import Ranks
 
 Mode = Literal["react", "watch", "off"]

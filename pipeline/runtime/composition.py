@@ -28,6 +28,7 @@ from pipeline.epochs.ladder import Ladder
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FileSnapshotStore
+from pipeline.learning.ordering import ranks
 from pipeline.ports import ColdStore, CommitUnknown, Encoder, Fenced
 from pipeline.runtime.embedder import Embedder
 from pipeline.runtime.erasure import Reading
@@ -118,10 +119,16 @@ def identity(device: torch.device, threads: int) -> Identity:
     return Identity(name, f"headrace-{version('headrace')} {fingerprint(device, threads)}")
 
 
+def prepare_kernels() -> None:
+    """Have numba take in all that it knows, half a second at its first kernel, while a start waits for Kafka."""
+    threading.Thread(target=lambda: ranks(torch.zeros(1, 2, 1)), name="kernels", daemon=True).start()
+
+
 def learner_parts(
     settings: Settings, registry: CollectorRegistry, health: Health, *, accept_gap: bool = False
 ) -> Parts:
     """What a learner is made of: Kafka, and the snapshot folder, which it now owns. Raises FolderInUse."""
+    prepare_kernels()
     device = device_of(settings.learning.device)
     threads = fix_threads(settings, device)
     clock, connection = SystemClock(), Connection(settings.kafka)

@@ -60,7 +60,11 @@ class Governor:
             # What it took when it was left may have been a hiccup: from here up all is measured anew.
             self._seconds = {level: taken for level, taken in self._seconds.items() if level < self.level}
             self._moved_up_at = self._calm_since = now
-        return self.level if unsaved_s <= self._most_replay_s else 0
+        return 0 if self.saves(unsaved_s) else self.level
+
+    def saves(self, unsaved_s: float) -> bool:
+        """Whether so much would have to be done again by a restart that as little as can be is to be added to it."""
+        return not self._fixed and unsaved_s > self._most_replay_s
 
     def learned(self, level: int, events: int, seconds: float) -> None:
         """An epoch of so many events took this long at that level, from poll to commit."""

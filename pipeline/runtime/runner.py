@@ -39,6 +39,8 @@ from pipeline.settings import Settings
 log = logging.getLogger(__name__)
 
 IDLE_POLL_S = 0.2
+GATHER_S = 0.5
+"""Seconds in which the events of an epoch are gathered while much would have to be done again by a restart."""
 NEW_PARTITIONS_S = 5.0
 REFRESH_METRICS_S = 2.0
 RETRY_S = 1.0
@@ -244,9 +246,12 @@ class Runner:
     def _poll(self, source: Source) -> list[Record]:
         epochs = self._parts.settings.epochs
         most = self._trials.most(epochs.max_events)
+        # Of a few events at a time a restart has nearly as much to do again as of many.
+        linger_s = max(epochs.linger_ms / 1000, GATHER_S if self._governor.saves(self._writer.unsaved_s) else 0.0)
         records = source.poll(most, IDLE_POLL_S)
-        if records and len(records) < most and epochs.linger_ms:
-            records += source.poll(most - len(records), epochs.linger_ms / 1000)
+        until = time.monotonic() + linger_s
+        while records and len(records) < most and (left_s := until - time.monotonic()) > 0:
+            records += source.poll(most - len(records), left_s)
         return records
 
     def _waiting(

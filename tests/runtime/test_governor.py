@@ -106,6 +106,7 @@ def test_much_that_a_restart_would_do_again_is_learned_lean_until_it_is_saved() 
     governor = Governor("auto", MICRO_BATCH, most_replay_s=4)
     levels = [governor.choose(1, float(now), unsaved_s) for now, unsaved_s in enumerate([0, 4, 4.1, 100, 0.5])]
     assert levels == [FULL_EFFORT, FULL_EFFORT, 0, 0, FULL_EFFORT]
+    assert [governor.saves(unsaved_s) for unsaved_s in (0, 4, 4.1)] == [False, False, True]
     assert Governor("auto", MICRO_BATCH).choose(1, 0.0, 1e9) == FULL_EFFORT
     assert Governor("full", MICRO_BATCH, most_replay_s=4).choose(1, 0.0, 1e9) == FULL_EFFORT
 
