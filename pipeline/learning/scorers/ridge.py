@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pipeline.learning import ridge_kernels
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import History, Questions, liked_of
 from pipeline.learning.scorer import Column, DenseAnswer, Observation
@@ -91,17 +92,21 @@ class Ridge:
         gram_RR = torch.eye(most) * PENALTY
         for start in range(0, len(latest), 1024):
             history, _ = self._users.windows(latest[start : start + 1024], 0)
-            liked_UR = self._rows(history, 1.0, 0.0)
-            gram_RR.addmm_(liked_UR.T, liked_UR)
+            slot_UL = torch.where(liked_of(history.code_QL), self._slots(history), -1)
+            ridge_kernels.add_pairs(slot_UL.numpy(), gram_RR.numpy())
         inverse_RR = torch.linalg.inv(gram_RR)
         # Row by row: a snapshot keeps no strides, and products of another layout round otherwise.
         self.weight_RR = (-inverse_RR / inverse_RR.diagonal()).contiguous()
         self.weight_RR.fill_diagonal_(0)
 
+    def _slots(self, history: History) -> Tensor:
+        """[Q, L] the row of the solution of each item in histories, -1 for none."""
+        item_QL = history.item_QL.long()
+        return torch.where(item_QL >= 0, self._slot_I[item_QL.clamp(min=0)], -1)
+
     def _rows(self, history: History, decay: float, others: float) -> Tensor:
         """[Q, R] histories over the covered items: decay^lag, times `others` where not liked."""
-        item_QL = history.item_QL.long()
-        slot_QL = torch.where(item_QL >= 0, self._slot_I[item_QL.clamp(min=0)], -1)
-        weight_QL = torch.where(liked_of(history.code_QL), 1.0, others) * decay ** torch.arange(item_QL.shape[1])
-        out_QR = torch.zeros(len(item_QL), len(self.item_R))
+        slot_QL = self._slots(history)
+        weight_QL = torch.where(liked_of(history.code_QL), 1.0, others) * decay ** torch.arange(slot_QL.shape[1])
+        out_QR = torch.zeros(len(slot_QL), len(self.item_R))
         return out_QR.scatter_add_(1, slot_QL.clamp(min=0), weight_QL * (slot_QL >= 0))
