@@ -20,7 +20,7 @@ from consumers.decoding import JsonDecoder
 from consumers.kafka import KafkaSource
 from consumers.kafka_connection import Connection, connection_options
 from consumers.kafka_group import KafkaGroupSource
-from pipeline.encoding.build import build_encoder
+from pipeline.encoding.build import LateEncoder, build_encoder, check_model
 from pipeline.epochs.cold_files import FileColdStore, ReadColdStore
 from pipeline.epochs.digest import fingerprint
 from pipeline.epochs.disk import FileNote, Folder
@@ -29,6 +29,7 @@ from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FileSnapshotStore
 from pipeline.learning.ordering import ranks
+from pipeline.messages import Record
 from pipeline.ports import ColdStore, CommitUnknown, Encoder, Fenced
 from pipeline.runtime.embedder import Embedder
 from pipeline.runtime.erasure import Reading
@@ -186,20 +187,24 @@ def reading_of(settings: Settings) -> Iterator[Reading]:
         everything.close()
 
 
-def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.Event) -> None:
+def run_embedder(
+    settings: Settings, metrics: EmbedderMetrics, stop: threading.Event, patience_s: float = 0.0
+) -> None:
     """Embed until `stop`; after a doubtful commit begin again at the committed positions.
 
-    Nobody else has this life's transactional id: whoever is fenced was slow,
-    and the broker gave the transaction up.
+    The model is loaded at the first text, or after `patience_s`. Nobody else has
+    this life's transactional id: whoever is fenced was slow, and the broker gave
+    the transaction up. Raises UnusableModel.
     """
-    embedder = Embedder(new_encoder(settings), decoder_of(settings), settings, dead_letter_output)
+    check_model(settings.encoding)
+    connection, encoder = Connection(settings.kafka), LateEncoder(lambda: new_encoder(settings))
+    embedder = Embedder(
+        encoder, decoder_of(settings), settings, dead_letter_output,
+        known=lambda: _vectors(settings, connection), patience_s=patience_s,
+    )  # fmt: skip
     metrics.watch(embedder)
-    connection, warm = Connection(settings.kafka), False
     while not stop.is_set():
         try:
-            if not warm:
-                _warm(settings, connection, embedder)
-                warm = True
             _embed(settings, connection, embedder, stop)
         except (CommitUnknown, Fenced, ConnectionError) as error:
             log.warning("embedder: %s: %s; starting again", type(error).__name__, error)
@@ -226,12 +231,12 @@ def _embed(settings: Settings, connection: Connection, embedder: Embedder, stop:
         source.close()
 
 
-def _warm(settings: Settings, connection: Connection, embedder: Embedder) -> None:
-    """Read the vectors topic, so that a restart embeds nothing again."""
+def _vectors(settings: Settings, connection: Connection) -> Iterator[Record]:
+    """What the vectors topic holds, so that a restart embeds nothing again."""
     source = KafkaSource(settings.kafka.bootstrap, [settings.topic("vectors")], options=connection.options())
     try:
         for records in scanned(source, QUIET_POLLS):
-            embedder.warm(records)
+            yield from records
     finally:
         source.close()
 

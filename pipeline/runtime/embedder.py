@@ -1,14 +1,17 @@
 """The embedder stage: items and texts of events in, vectors out.
 
 It owns no state that the log does not hold. What it remembers, which vector it
-last committed for which item, only saves work: `warm` reads it back from the
-vectors topic. One loop is poll → embed → commit, where the commit carries the
+last committed for which item, only saves work: it is read back from the vectors
+topic before the first text. Then alone the model is loaded, too: that takes
+seconds in which a learner beside it could hardly go on, and a restart may meet
+no text for long. One loop is poll → embed → commit, where the commit carries the
 vectors and the positions read in one transaction; an exception from the sink
 leaves the loop, and the caller starts again from the committed positions.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -36,6 +39,8 @@ from pipeline.messages import (
 )
 from pipeline.ports import Decoder, Encoder, Positions, Sink, Stream
 from pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
 
 PROVIDED = "provided"
 
@@ -76,8 +81,16 @@ class Embedder:
         dead_letter: Callable[[DeadLetter], Output],
         *,
         remembered: int = 1_000_000,
+        known: Callable[[], Iterable[Record]] = tuple,
+        patience_s: float = 0.0,
     ) -> None:
-        """`remembered` bounds the items of which the last vector is known, see `CommittedVectors`."""
+        """`known` gives what the vectors topic holds: asked for before the first text, or once `run` has run so long.
+
+        `remembered` bounds the items of which the last vector is known, see `CommittedVectors`.
+        """
+        self._known = known
+        self._patience_s = patience_s
+        self._prepared = False
         self._encoder = encoder
         self._cache = CachedEncoder(encoder, settings.encoding.cache_texts)
         self._decode = decode
@@ -111,8 +124,11 @@ class Embedder:
         """
         size = min(_FIRST_POLL, self._max_records)
         committed_at, uncommitted = time.monotonic(), False
+        prepare_at = time.monotonic() + self._patience_s
         partitions = self._item_partitions(source)
         while not stop.is_set():
+            if time.monotonic() >= prepare_at:
+                self._prepare()
             records = source.poll(size, _POLL_S)
             partitions = self._after_rebalance(source, partitions)
             began = time.monotonic()
@@ -163,6 +179,8 @@ class Embedder:
         the encoder raises where it fails on a plain word too: then no text is to blame.
         """
         items, event_texts = self._newest(records)
+        if items or event_texts:
+            self._prepare()
         outputs: list[Output] = []
         texts: list[_Text] = []
         for record, message in items.values():
@@ -195,6 +213,14 @@ class Embedder:
             if len(vector.vector) == 4 * self._cache.width:
                 self._cache.put(vector.text_hash, from_bytes(vector.vector))
         return self._standing.count_other_than({self._cache.identity, PROVIDED})
+
+    def _prepare(self) -> None:
+        """Before the first text: remember what stands already, and have the model loaded."""
+        if self._prepared:
+            return
+        self.warm(self._known())
+        log.debug("texts are embedded by %s", self._encoder.identity)
+        self._prepared = True
 
     def _remember(self, key: bytes | None, value: bytes | None) -> Vector | None:
         """The vector, unless it is a tombstone or was not written by an embedder."""
@@ -243,6 +269,8 @@ class Embedder:
         return [self._item_vector(record, item, vector, PROVIDED, content)]
 
     def _embedded(self, texts: list[_Text]) -> list[Output]:
+        if not texts:
+            return []
         identity = self._cache.identity
         changed = [
             t

@@ -30,9 +30,8 @@ def test_an_embedder_whose_transaction_was_given_up_begins_again(
             raise trouble("for a while")
         stop.set()
 
-    for name, stand_in in (("_embed", embed), ("_warm", lambda *_: None), ("new_encoder", lambda *_: None)):
+    for name, stand_in in (("_embed", embed), ("check_model", lambda _: None), ("Embedder", lambda *_, **__: None)):
         monkeypatch.setattr(composition, name, stand_in)
-    monkeypatch.setattr(composition, "Embedder", lambda *_: None)
     monkeypatch.setattr(composition, "RETRY_S", 0)
     composition.run_embedder(Settings(), Watching(), stop)  # type: ignore[arg-type]
     assert len(lives) == 3

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from consumers.decoding import JsonDecoder
 from consumers.memory import MemoryLog, MemorySource
+from pipeline.encoding.build import LateEncoder
 from pipeline.encoding.hashing import HashingEncoder
 from pipeline.encoding.text import item_text, text_hash
 from pipeline.messages import (
@@ -28,7 +30,7 @@ from pipeline.messages import (
     Vector,
     encode,
 )
-from pipeline.ports import CommitUnknown
+from pipeline.ports import CommitUnknown, Encoder
 from pipeline.runtime.embedder import PROVIDED, Embedder
 from pipeline.settings import Encoding, Settings
 from producers.memory import Fault, MemorySink
@@ -71,7 +73,7 @@ def dead_letter(letter: DeadLetter) -> Output:
     return Output(f"{letter.record.topic}.dlq", letter.record.key, letter.record.value, headers)
 
 
-def embedder(encoder: HashingEncoder | None = None, settings: Settings = SETTINGS, **kwargs: int) -> Embedder:
+def embedder(encoder: Encoder | None = None, settings: Settings = SETTINGS, **kwargs: Any) -> Embedder:
     return Embedder(encoder or HashingEncoder(32), DECODE, settings, dead_letter, **kwargs)
 
 
@@ -211,6 +213,57 @@ def test_a_restart_embeds_nothing_again() -> None:
     copies = [record(Item(f"copy{n}", title=f"title {n}"), 30 + n) for n in range(20)]
     assert len(restarted.embed(copies)) == 20
     assert encoder.asked == []
+
+
+class Late:
+    """An encoder that is built late, and a vectors topic; when each was needed first."""
+
+    def __init__(self, written: Sequence[Output] = (), trouble: int = 0) -> None:
+        self.needed: list[str] = []
+        self.encoder = LateEncoder(self._build)
+        self._written = as_records(list(written))
+        self._trouble = trouble
+
+    def _build(self) -> HashingEncoder:
+        self.needed.append("model")
+        return HashingEncoder(32)
+
+    def known(self) -> Iterator[Record]:
+        self.needed.append("vectors")
+        yield from self._written[:1]
+        if self._trouble > 0:
+            self._trouble -= 1
+            raise ConnectionError("for a while")
+        yield from self._written[1:]
+
+
+def test_without_a_text_no_model_is_loaded() -> None:
+    items = [record(Item(f"i{n}", title=f"title {n}"), n) for n in range(3)]
+    late = Late(embedder().embed(items))
+    stage = embedder(late.encoder, known=late.known)
+    assert stage.embed([record(search(None, item_id="i1"), 0)] * 3) == []
+    assert late.needed == []
+    assert stage.embed(items) == []
+    assert late.needed == ["vectors", "model"]
+    assert len(stage.embed([record(search("a text"), 4)])) == 1
+    assert late.needed == ["vectors", "model"]
+
+
+def test_what_stands_is_read_again_where_reading_it_failed() -> None:
+    items = [record(Item(f"i{n}", title=f"title {n}"), n) for n in range(3)]
+    late = Late(embedder().embed(items), trouble=1)
+    stage = embedder(late.encoder, known=late.known)
+    with pytest.raises(ConnectionError):
+        stage.embed(items)
+    assert stage.embed(items) == []
+
+
+@pytest.mark.parametrize(("patience_s", "needed"), [(0.0, ["vectors", "model"]), (600.0, [])])
+def test_the_model_is_loaded_after_a_while_though_no_text_came(patience_s: float, needed: list[str]) -> None:
+    world, late = World(), Late()
+    world.publish(search(None, item_id="i"))
+    world.run(embedder(late.encoder, known=late.known, patience_s=patience_s))
+    assert late.needed == needed
 
 
 def test_warming_reads_the_log_in_order() -> None:
