@@ -207,7 +207,7 @@ class Epochs(Section):
     linger_ms: int = Field(default=0, ge=0, le=10_000)
     snapshots: Path = Path("snapshots")
     snapshot_interval_s: float = Field(default=60, gt=0)
-    replay_s: float = Field(default=2, ge=0)
+    replay_s: float = Field(default=1, ge=0)
     most_replay_s: float = Field(default=2.5, ge=0)
     snapshots_kept: int = Field(default=2, ge=1)
     snapshots_hourly: int = Field(default=24, ge=0)

@@ -109,10 +109,14 @@ class Trials:
         """Whether a batch has failed of which not all records are learned yet."""
         return self._trial.suspects > 0
 
+    @property
+    def halving(self) -> bool:
+        """Whether it failed so often that it is taken in parts: further starts are likely."""
+        return self.suspecting and self._trial.limit > 0
+
     def most(self, usual: int) -> int:
         """How many records the next attempt takes, at most."""
-        trial = self._trial
-        return min(usual, trial.limit) if self.suspecting and trial.limit else usual
+        return min(usual, self._trial.limit) if self.halving else usual
 
     def begin(self, positions: Positions, records: Sequence[Record]) -> tuple[Poisoned, ...]:
         """An attempt at these records, from these positions; gives those of them that are poison."""

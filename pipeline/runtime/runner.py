@@ -42,7 +42,7 @@ IDLE_POLL_S = 0.2
 GATHER_S = 0.5
 """Seconds in which the events of an epoch are gathered while much would have to be done again by a restart."""
 NEW_PARTITIONS_S = 5.0
-REFRESH_METRICS_S = 2.0
+REFRESH_METRICS_S = 1.0
 RETRY_S = 1.0
 FENCED_S = 3.0
 
@@ -129,7 +129,7 @@ class Runner:
         recovered = self._recover(source, sink, stop, accept_gap)
         self.processor, self.standing = recovered.processor, recovered.standing
         self._writer.replayed(time.monotonic() - began)
-        if recovered.anew or self._trials.suspecting:
+        if recovered.anew or self._trials.halving:
             self._writer.write(self.processor, self.standing)
         self._seek(source)
         self._parts.metrics.epoch.set(self.standing.epoch)

@@ -38,9 +38,9 @@ from pipeline.runtime.broker import start_broker
 from pipeline.settings import Settings, load_settings
 from producers.kafka_topics import create_topics
 
-USERS = 5_000
-WARM = 4_000
-"""Events before the maximum is measured: what is compiled is compiled then."""
+USERS = 2_500
+WARM = 64 * USERS
+"""Events before the maximum is measured: histories are as long then as they get, `learning.sequence` each."""
 AHEAD, BACKLOG = 5_000, 30_000
 """So many events wait all the time while it is measured, over so many."""
 STEP_S = 0.02
@@ -109,7 +109,7 @@ class Events:
 
 
 def caught_up(service: Service, waiting: float) -> bool:
-    """Whether no more than so many wait: by the gauge, which the learner refreshes every two seconds."""
+    """Whether no more than so many wait: by the gauge, which the learner refreshes every second."""
     found = lags(service)
     return bool(found) and sum(found.values()) <= waiting
 
@@ -128,7 +128,7 @@ def maximum(service: Service, events: Events) -> float:
     service.wait_ready()
     events.send(WARM)
     events.flush()
-    wait_caught_up(service, 0, 600)
+    wait_caught_up(service, 0, 1200)
     name = "headrace_events_consumed_total"
     before = service.metrics()[name]
     marks: list[tuple[float, float]] = []
