@@ -11,9 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
-
 Pooling = Literal["mean", "cls", "last"]
 
 # A mean divided by the root of the length points where the mean points, and every row is normalised.
@@ -80,6 +77,8 @@ def locate(model: str) -> ModelFiles:
     if found:
         listed = ", ".join(map(str, found))
         raise UnusableModel(f"encoding.model {model!r} holds several models, give one folder: {listed}")
+    from huggingface_hub import constants
+
     raise UnusableModel(
         f"encoding.model {model!r}: not a folder, not an installed package or distribution that carries "
         "config.json and weights, and not in the Hugging Face cache "
@@ -134,6 +133,10 @@ def _installed_folders(name: str) -> Iterator[Path]:
 def _hub_folders(model: str) -> list[Path]:
     if "/" not in model:
         return []
+    # Imported here: most models are packages or folders, and a start waits for it.
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
     try:
         config = try_to_load_from_cache(model, "config.json")
     except HFValidationError:

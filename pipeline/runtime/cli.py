@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.runtime.console import Stop, UsageError, progress, telling
+from pipeline.runtime.console import Stop, UsageError, importing, progress, telling
 from pipeline.runtime.erase_command import erase
 from pipeline.runtime.evaluate_command import evaluate
 from pipeline.runtime.options import (
@@ -89,7 +89,8 @@ def run(
         settings = settings_of(
             config, bootstrap, namespace, {"epochs.snapshots": snapshots, "metrics.port": metrics_port}
         )
-        from pipeline.runtime.service import serve
+        with importing():
+            from pipeline.runtime.service import serve
 
         stop = Stop()
         serve(settings, stage, stop, accept_gap=accept_gap)
