@@ -7,7 +7,7 @@ Default settings, on a real broker. The maximum is measured first: what the same
 process learns while ever more waits than it can read. Then events come at an
 even rate. After each kill the next life must have lag zero again before the
 next one: no more waits than has come within the last second. Memory is the
-resident set of each life when it has caught up; its slope over lives is told.
+resident set of each life but the first, when it has caught up; its slope over lives is told.
 """
 
 from __future__ import annotations
@@ -178,8 +178,8 @@ def judge(bootstrap: str, settings: Settings) -> dict[str, Any]:
 
 
 def slope(lives: list[Life]) -> float:
-    """Least squares over the lives that caught up, MB per hour."""
-    held = [life for life in lives if life.rss_mb]
+    """Least squares over the lives that caught up, MB per hour; the first has embedded the catalogue, no other has."""
+    held = [life for life in lives[1:] if life.rss_mb]
     if len(held) < 2:
         return math.nan
     return statistics.linear_regression([life.started_s / 3600 for life in held], [life.rss_mb for life in held]).slope
@@ -233,10 +233,10 @@ def main() -> int:
 
 
 def tell(chosen: argparse.Namespace, most: float, sent: int, lives: list[Life], judged: dict[str, Any]) -> int:
-    """Print and write what it came to; the exit status. Of fewer than two lives nothing is known of memory: not 0."""
+    """Print and write what it came to; the exit status. Of fewer than three lives nothing is known of memory: not 0."""
     behind = [life for life in lives[1:] if life.zero_s is None]
     zero = sorted(life.zero_s for life in lives[1:] if life.zero_s is not None)
-    held = [life.rss_mb for life in lives if life.rss_mb]
+    held = [life.rss_mb for life in lives[1:] if life.rss_mb]
     times = len(zero)
     zero, held = zero or [math.nan], held or [math.nan]
     growth = slope(lives) * chosen.minutes / 60 / held[0]
