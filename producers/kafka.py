@@ -156,7 +156,6 @@ class KafkaSink:
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
             "max_partition_fetch_bytes": 8 << 20,
-            "retry_backoff_ms": 10,  # what its first question waits for the topic's metadata
             "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
             "metrics_enabled": False,
             **self._options,

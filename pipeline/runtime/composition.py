@@ -187,20 +187,18 @@ def reading_of(settings: Settings) -> Iterator[Reading]:
         everything.close()
 
 
-def run_embedder(
-    settings: Settings, metrics: EmbedderMetrics, stop: threading.Event, patience_s: float = 0.0
-) -> None:
+def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.Event) -> None:
     """Embed until `stop`; after a doubtful commit begin again at the committed positions.
 
-    The model is loaded at the first text, or after `patience_s`. Nobody else has
-    this life's transactional id: whoever is fenced was slow, and the broker gave
-    the transaction up. Raises UnusableModel.
+    The model is loaded at the first text. Nobody else has this life's
+    transactional id: whoever is fenced was slow, and the broker gave the
+    transaction up. Raises UnusableModel.
     """
     check_model(settings.encoding)
     connection, encoder = Connection(settings.kafka), LateEncoder(lambda: new_encoder(settings))
     embedder = Embedder(
         encoder, decoder_of(settings), settings, dead_letter_output,
-        known=lambda: _vectors(settings, connection), patience_s=patience_s,
+        known=lambda: _vectors(settings, connection),
     )  # fmt: skip
     metrics.watch(embedder)
     while not stop.is_set():

@@ -82,14 +82,12 @@ class Embedder:
         *,
         remembered: int = 1_000_000,
         known: Callable[[], Iterable[Record]] = tuple,
-        patience_s: float = 0.0,
     ) -> None:
-        """`known` gives what the vectors topic holds: asked for before the first text, or once `run` has run so long.
+        """`known` gives what the vectors topic holds: asked for once, before the first text.
 
         `remembered` bounds the items of which the last vector is known, see `CommittedVectors`.
         """
         self._known = known
-        self._patience_s = patience_s
         self._prepared = False
         self._encoder = encoder
         self._cache = CachedEncoder(encoder, settings.encoding.cache_texts)
@@ -124,11 +122,8 @@ class Embedder:
         """
         size = min(_FIRST_POLL, self._max_records)
         committed_at, uncommitted = time.monotonic(), False
-        prepare_at = time.monotonic() + self._patience_s
         partitions = self._item_partitions(source)
         while not stop.is_set():
-            if time.monotonic() >= prepare_at:
-                self._prepare()
             records = source.poll(size, _POLL_S)
             partitions = self._after_rebalance(source, partitions)
             began = time.monotonic()

@@ -17,9 +17,6 @@ from pipeline.settings_secrets import secret
 
 log = logging.getLogger(__name__)
 
-MODEL_AFTER_S = 30.0
-"""Beside a learner the model is loaded at the first text, or so long after it is ready."""
-
 
 def serve(
     settings: Settings,
@@ -50,11 +47,10 @@ def serve(
             embedding = EmbedderMetrics(registry)
 
             def embed() -> None:
-                # Loading a model takes seconds in which a learner beside it waits for the interpreter:
-                # not while it starts, and not at once where it has to catch up and no text is there.
+                # Whatever the embedder does, a learner beside it waits for the interpreter: not while it starts.
                 while not health.ready.wait(0.1) and not stop.is_set():
                     pass
-                run_embedder(settings, embedding, stop, 0.0 if stage == "embedder" else MODEL_AFTER_S)
+                run_embedder(settings, embedding, stop)
 
             threads.append(supervised("embedder", embed, stop, failures))
         on_ready(server.port)

@@ -258,14 +258,6 @@ def test_what_stands_is_read_again_where_reading_it_failed() -> None:
     assert stage.embed(items) == []
 
 
-@pytest.mark.parametrize(("patience_s", "needed"), [(0.0, ["vectors", "model"]), (600.0, [])])
-def test_the_model_is_loaded_after_a_while_though_no_text_came(patience_s: float, needed: list[str]) -> None:
-    world, late = World(), Late()
-    world.publish(search(None, item_id="i"))
-    world.run(embedder(late.encoder, known=late.known, patience_s=patience_s))
-    assert late.needed == needed
-
-
 def test_warming_reads_the_log_in_order() -> None:
     stage = embedder()
     old, new = (stage.embed([record(Item("i", title=t), n)])[0] for n, t in enumerate(["old", "new"]))
