@@ -1,4 +1,7 @@
-"""Writes config/schemas/*.json from the message types: python -m config.generate. A test holds the two equal."""
+"""Writes config/schemas/*.json and config/asyncapi.json from the message types: python -m config.generate.
+
+A test holds them equal.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from pipeline.messages import (
 )
 
 SCHEMAS = Path(__file__).parent / "schemas"
+ASYNCAPI = Path(__file__).parent / "asyncapi.json"
 Schema = dict[str, Any]
 
 _ID = {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES}
@@ -95,6 +99,86 @@ _EVENT_RULES = [
 ]
 
 
+_REASONS = [
+    {"name": "interest", "weight": 0.8, "contribution": 1.2},
+    {"name": "others", "weight": 1.0, "contribution": 0.3},
+    {"name": "interaction", "weight": 1.0, "contribution": -0.1},
+]
+_LIST = {
+    "list": "home", "user_id": "u1", "request_id": "1a-00c0ffee00c0ffee", "generated_at": 1795867200000,
+    "expires_at": 1795953600000, "model_version": "headrace-1-4f2a", "variant": "", "epoch": 26,
+    "trigger_event_id": "e1", "items": [{"item_id": "i7", "score": 1.4, "reasons": _REASONS}],
+}  # fmt: skip
+_MADE = {"encoder": "hashing-1-2", "text_hash": "5d41402abc4b2a76", "source": {"partition": 0, "offset": 41}}
+_VECTOR = "AAAAPwAAAD8="
+_TOPICS: dict[str, Schema] = {
+    "events": {
+        "message": "event", "cleanup": "delete", "actions": ("receive",), "key": "user_id, else anonymous_id",
+        "description": "What users do. What cannot be used goes to the topic with .dlq behind its name.",
+        "receive": "Learn from it, and refresh the user's lists.",
+        "examples": [
+            {"event_type": "view", "user_id": "u1", "item_id": "i9", "timestamp": "2026-11-28T12:00:00Z"},
+            {"event_type": "search", "anonymous_id": "visitor-4", "text": "red shoes", "timestamp": 1795867200000},
+            {"event_type": "identify", "user_id": "u1", "anonymous_id": "visitor-4", "timestamp": 1795867201000},
+        ],
+    },
+    "items": {
+        "message": "item", "cleanup": "compact", "actions": ("receive",), "key": "item_id",
+        "null": "withdraws the item", "description": "What can be recommended.",
+        "receive": "Embed it, and recommend it from then on.",
+        "examples": [{"item_id": "i9", "title": "Red shoes", "categories": ["shoes"], "attributes": {"price": 59.9}}],
+    },
+    "users": {
+        "message": "user", "cleanup": "compact", "actions": ("receive",), "key": "user_id", "null": "erases the user",
+        "description": "What is known of users beside their events.", "receive": "Know it of the user.",
+        "examples": [{"user_id": "u1", "attributes": {"country": "FI"}}],
+    },
+    "vectors": {
+        "message": "vector", "cleanup": "compact", "actions": ("send", "receive"), "key": "item_id",
+        "null": "says that the item has no vector any more", "description": "Items' embeddings.",
+        "send": "The embedder has embedded an item.", "receive": "The learner takes it.",
+        "examples": [{"item_id": "i9", "vector": _VECTOR, **_MADE}],
+    },
+    "event-vectors": {
+        "message": "event-vector", "cleanup": "delete", "actions": ("send", "receive"), "key": "the event's actor",
+        "description": "Embeddings of what users wrote.", "send": "The embedder has embedded a text.",
+        "receive": "The learner joins it to the event.",
+        "examples": [{
+            "user_id": "u1", "event_id": "e2", "event_type": "search", "timestamp": 1795867200000, "vector": _VECTOR,
+            **_MADE,
+        }],
+    },
+    "recommendations": {
+        "message": "recommendations", "cleanup": "compact", "actions": ("send",),
+        "key": "LIST:user_id; trending:* is everyone's",
+        "null": "says that the user has no list any more", "description": "Refreshed lists; read_committed.",
+        "send": "A user's list has changed.", "examples": [_LIST],
+    },
+    "similar": {
+        "message": "similar", "cleanup": "compact", "actions": ("send",), "key": "item_id",
+        "null": "says that the item has no list any more", "description": "What goes with an item; read_committed.",
+        "send": "An item's list has changed.",
+        "examples": [{
+            "item_id": "i9", "generated_at": 1795867200000, "model_version": "headrace-1-4f2a", "epoch": 26,
+            "items": [{"item_id": "i7", "score": 0.41}],
+        }],
+    },
+    "epochs": {
+        "message": "manifest", "cleanup": "delete", "actions": ("send", "receive"), "key": "none",
+        "description": "A manifest for every epoch, kept for ever: what was read, and what came of it.",
+        "send": "An epoch is committed.", "receive": "A start learns again what is in no snapshot.",
+        "examples": [{
+            "epoch": 26, "instance": "host-1-c0ffee00", "kind": "epoch", "seed": 1, "watermark": 1795867200000,
+            "ranges": [
+                {"topic": "headrace.events.v1", "partition": 0, "from": 40, "to": 42, "records": 2, "crc32c": 305419896}
+            ],
+            "counts": {"consumed": 2, "trained": 2, "lists": 1}, "clock": 1795867200100, "config_hash": "4f2a",
+            "fingerprint": "headrace-0.1.0 torch-2", "input_digest": "ab", "state_digest": "cd", "effort": 4,
+        }],
+    },
+}  # fmt: skip
+
+
 def schemas() -> dict[str, Schema]:
     """JSON Schema (draft 2020-12) of each message, by its name."""
     return {name: _schema(name) for name in _TYPES}
@@ -133,10 +217,65 @@ def _as_received(field: str, schema: Schema) -> None:
             option["items"] = _ID
 
 
+def asyncapi() -> Schema:
+    """The AsyncAPI 3 document of all topics: who sends what, under which key, with an example of each message."""
+    channels: Schema = {}
+    operations: Schema = {}
+    for kind, topic in _TOPICS.items():
+        channels[kind] = {
+            "address": f"{{namespace}}.{kind}.v1",
+            "description": topic["description"],
+            "parameters": {"namespace": {"description": "The setting `namespace`.", "default": "headrace"}},
+            "messages": {topic["message"]: {"$ref": f"#/components/messages/{topic['message']}"}},
+            "bindings": {
+                "kafka": {"topicConfiguration": {"cleanup.policy": [topic["cleanup"]]}, "bindingVersion": "0.5.0"}
+            },
+        }
+        for action in topic["actions"]:
+            operations[f"{action}-{kind}"] = {
+                "action": action,
+                "channel": {"$ref": f"#/channels/{kind}"},
+                "summary": topic[action],
+                "messages": [{"$ref": f"#/channels/{kind}/messages/{topic['message']}"}],
+            }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Headrace",
+            "version": "1",
+            "description": "Raw user events in, refreshed recommendation lists out. The application is Headrace.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {"kafka": {"host": "localhost:9092", "protocol": "kafka", "description": "kafka.bootstrap"}},
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": {topic["message"]: _message(topic) for topic in _TOPICS.values()}},
+    }
+
+
+def _message(topic: Schema) -> Schema:
+    name = topic["message"]
+    message: Schema = {
+        "name": name,
+        "title": _TYPES[name][0].__name__,
+        "payload": {
+            "schemaFormat": "application/schema+json;version=draft-2020-12",
+            "schema": {"$ref": f"./schemas/{name}.json"},
+        },
+        "bindings": {"kafka": {"key": {"type": "string", "description": topic["key"]}, "bindingVersion": "0.5.0"}},
+        "examples": [{"name": f"{name}-{n}", "payload": example} for n, example in enumerate(topic["examples"], 1)],
+    }
+    if topic["cleanup"] == "compact":
+        message["description"] = f"A null value {topic['null']}."
+    return message
+
+
 def main() -> None:
     """Write all of them."""
     for name, schema in schemas().items():
         (SCHEMAS / f"{name}.json").write_text(json.dumps(schema, indent=2) + "\n", "utf-8")
+    ASYNCAPI.write_text(json.dumps(asyncapi(), indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
+import yaml
 
-from config.generate import SCHEMAS, schemas
+from config.generate import ASYNCAPI, SCHEMAS, asyncapi, schemas
 from consumers.decoding import JsonDecoder
 from pipeline.messages import (
     Counts,
@@ -28,6 +31,7 @@ from pipeline.messages import (
     Vector,
     encode,
 )
+from pipeline.settings import Settings
 
 NAMES = ["event", "item", "user", "vector", "event-vector", "recommendations", "similar", "manifest"]
 DECODE = JsonDecoder({"event": "events", "item": "items", "user": "users"})
@@ -135,3 +139,38 @@ def test_the_demos_data_fits(name: str) -> None:
     with gzip.open(Path(SCHEMAS).parent / "demo" / f"{name}s.jsonl.gz") as lines:
         for line, _ in zip(lines, range(200), strict=False):
             assert fits(name, json.loads(line))
+
+
+def test_the_asyncapi_document_is_that_of_the_message_types_and_of_all_topics() -> None:
+    held = json.loads(ASYNCAPI.read_text("utf-8"))
+    assert held == json.loads(json.dumps(asyncapi())), "run python -m config.generate"
+    topics = yaml.safe_load((Path(SCHEMAS).parent / "topics.yaml").read_text("utf-8"))
+    assert held["channels"].keys() == topics.keys() - {"dead-letters"}
+    for kind, channel in held["channels"].items():
+        assert channel["address"].format(namespace="headrace") == Settings().topic(kind)
+        policy = channel["bindings"]["kafka"]["topicConfiguration"]["cleanup.policy"]
+        assert policy == [topics[kind]["config"]["cleanup.policy"]]
+
+
+def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
+    held = json.loads(ASYNCAPI.read_text("utf-8"))
+    for reference in re.findall(r'"\$ref": "([^"]+)"', ASYNCAPI.read_text("utf-8")):
+        if reference.startswith("./"):
+            assert (ASYNCAPI.parent / reference).is_file()
+            continue
+        at = held
+        for part in reference.removeprefix("#/").split("/"):
+            at = at[part]
+
+
+def test_the_asyncapi_documents_examples_fit_and_decode() -> None:
+    messages = json.loads(ASYNCAPI.read_text("utf-8"))["components"]["messages"]
+    assert messages.keys() == set(NAMES)
+    types = {name: type(message) for name, message in PRODUCED.items()}
+    for name, message in messages.items():
+        for example in message["examples"]:
+            assert fits(name, example["payload"]), name
+            if name in types:
+                msgspec.json.decode(json.dumps(example["payload"]), type=types[name])
+            else:
+                assert decodes(name, example["payload"]), name
