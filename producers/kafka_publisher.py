@@ -30,10 +30,20 @@ def publish(
     on_progress: Callable[[int], None] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> PublishReport:
-    """Publish each JSON line as a record of `topic`, under the string in its `key_field`.
+    """Publish each JSON line as a record of `topic`, under the string in its `key_field`; see `publish_lines`."""
+    return publish_lines(bootstrap, keyed(lines, key_field, topic), rate, on_progress, options)
 
-    Lines of a key keep their order. A line that is no JSON object or lacks its
-    key is refused and counted, the rest goes on. `rate` is in lines a second;
+
+def publish_lines(
+    bootstrap: str,
+    lines: Iterable[Line | Refusal],
+    rate: float | None = None,
+    on_progress: Callable[[int], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> PublishReport:
+    """Publish lines to their topics; what was refused is counted, the rest goes on.
+
+    Lines of a topic and key keep their order. `rate` is in lines a second;
     `on_progress` hears how many were published so far. Raises ConnectionError
     where Kafka cannot be reached or did not acknowledge a record, after which
     lines before it may or may not be there.
@@ -41,12 +51,14 @@ def publish(
     began = time.monotonic()
     refusals: list[Refusal] = []
     refused = published = 0
+    topic = ""
     try:
         producer = KafkaProducer(**_producer_options(bootstrap, options))
         in_flight: deque[FutureRecordMetadata] = deque()
         try:
-            for line in paced(keyed(lines, key_field), rate):
+            for line in paced(lines, rate):
                 if isinstance(line, Line):
+                    topic = line.topic
                     in_flight.append(producer.send(topic, line.value, key=line.key))
                     published += 1
                     _settle(in_flight, _IN_FLIGHT)

@@ -29,20 +29,26 @@ class PublishReport(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line that can be published, keyed; `number` counts from 1."""
+    """A line that can be published to a topic, keyed; `number` counts from 1."""
 
     number: int
     key: bytes | None
     value: bytes
+    topic: str = ""
 
 
-def keyed(lines: Iterable[bytes], key_field: str | None) -> Iterator[Line | Refusal]:
+def keyed(lines: Iterable[bytes], key_field: str | None, topic: str = "") -> Iterator[Line | Refusal]:
     """Each line that is not blank, under the value of its `key_field` (a string); or why it cannot be.
 
     Without a `key_field` lines have no key. An event's user_id falls back on anonymous_id.
     """
+    return routed((topic, key_field, line) for line in lines)
+
+
+def routed(lines: Iterable[tuple[str, str | None, bytes]]) -> Iterator[Line | Refusal]:
+    """The same of lines that each come with their topic and `key_field`."""
     decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-    for number, line in enumerate(lines, 1):
+    for number, (topic, key_field, line) in enumerate(lines, 1):
         value = line.strip()
         if not value:
             continue
@@ -55,13 +61,13 @@ def keyed(lines: Iterable[bytes], key_field: str | None) -> Iterator[Line | Refu
             yield Refusal(number, "is not a JSON object")
             continue
         if key_field is None:
-            yield Line(number, None, value)
+            yield Line(number, None, value, topic)
             continue
         key = _key(fields, key_field)
         if key is None:
             yield Refusal(number, f"{key_field}: must be a string, and not empty, to be the record's key")
         else:
-            yield Line(number, key, value)
+            yield Line(number, key, value, topic)
 
 
 def _key(fields: dict[str, msgspec.Raw], key_field: str) -> bytes | None:

@@ -110,6 +110,10 @@ def test_help_names_the_commands_and_version_says_which() -> None:
             "must be events, items or users, not other.events.v1",
         ),
         (["publish", "here.jsonl", "--topic", "events", "--rate", "0"], "--rate: must be above 0"),
+        (["publish", "here.jsonl", "--from", "shopify"], "--from: must be one of gorse, metarank, segment, ga4, table"),
+        (["publish", "here.jsonl", "--from", "table"], "--mapping: a table needs a mapping"),
+        (["publish", "here.jsonl", "--from", "gorse", "--topic", "events"], "--topic: what --from reads goes to"),
+        (["publish", "here.jsonl", "--topic", "events", "--dry-run"], "--dry-run: only with --from"),
         (["evaluate"], "--events: needed unless --plan is given"),
         (["evaluate", "--events", "none.jsonl"], "none.jsonl: no such file"),
         (
@@ -272,6 +276,36 @@ def test_publish_reads_standard_input_and_counts_what_it_refuses(broker: Broker,
         (b"a", b'{"user_id":"a","n":1}'),
         (b"b", b'{"user_id":"b","n":2}'),
     ]
+    consumer.close()
+
+
+EXPORTS = Path(__file__).parent / "consumers" / "exports"
+
+
+def test_publish_from_another_system_tells_what_would_be_published(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["publish", str(EXPORTS / "segment.jsonl"), "--from", "segment", "--dry-run"])
+    assert done.exit_code == 0
+    left_out = "1 of page left out, 1 of track Signed Up left out"
+    told = f"9 events, 2 items, 1 users, {left_out}, 0 rows that could not be used"
+    assert done.output.strip() == f"{EXPORTS / 'segment.jsonl'}: {told}"
+    bad = lines(tmp_path / "bad.jsonl", {"UserId": "u"}, {"Nothing": 1})
+    done = CliRunner().invoke(app, ["publish", str(bad), "--from", "gorse", "--dry-run"])
+    assert done.exit_code == 1
+    assert f"{bad}: line 2: has none of FeedbackType, ItemId and UserId" in done.output
+
+
+def test_publish_from_another_system_goes_to_the_topics_of_its_kinds(broker: Broker, namespace: str) -> None:
+    where = ["--bootstrap", broker.bootstrap, "--namespace", namespace]
+    with started("publish", str(EXPORTS / "metarank.jsonl"), "--from", "metarank", *where) as process:
+        out, err = process.communicate(timeout=90)
+    assert (process.returncode, err) == (0, "")
+    assert f"6 lines to {namespace}.*.v1 in " in out
+    consumer = KafkaConsumer(
+        *(f"{namespace}.{kind}.v1" for kind in ("events", "items", "users")), bootstrap_servers=broker.bootstrap,
+        auto_offset_reset="earliest", consumer_timeout_ms=3000,
+    )  # fmt: skip
+    found = sorted((record.topic.split(".")[1], record.key) for record in consumer)
+    assert found == [("events", b"session2"), *[("events", b"user1")] * 3, ("items", b"item1"), ("users", b"user1")]
     consumer.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.runtime.console import Stop, UsageError, importing, progress, telling
+from pipeline.runtime.console import Stop, UsageError, importing, telling
 from pipeline.runtime.erase_command import erase
 from pipeline.runtime.evaluate_command import evaluate
 from pipeline.runtime.options import (
@@ -21,15 +20,14 @@ from pipeline.runtime.options import (
     DebugOption,
     NamespaceOption,
     SnapshotsOption,
-    must_exist,
     option,
     settings_of,
 )
+from pipeline.runtime.publish_command import publish
 from pipeline.runtime.rewind_command import rewind
 from pipeline.runtime.snapshot_commands import snapshot
 from pipeline.settings import Settings
 from pipeline.settings_secrets import how_given, secret_keys
-from pipeline.showing import shown
 
 if TYPE_CHECKING:
     pass
@@ -44,14 +42,6 @@ app = typer.Typer(
 )
 app.add_typer(snapshot, name="snapshot")
 
-KEYS = {
-    "events": "user_id",
-    "items": "item_id",
-    "users": "user_id",
-    "vectors": "item_id",
-    "event-vectors": "user_id",
-}
-KINDS = ("events", "items", "users")
 BROKERS = ("auto", "kafka", "embedded")
 
 
@@ -132,47 +122,7 @@ def broker(
         stop.raise_if_interrupted()
 
 
-@app.command()
-def publish(
-    files: Annotated[list[Path], typer.Argument(help="JSON Lines, plain or gzipped; - is standard input.")],
-    topic: Annotated[str | None, option(help="events, items, users, or a topic's full name.")] = None,
-    rate: Annotated[float | None, option(help="Lines per second.")] = None,
-    config: ConfigOption = None,
-    bootstrap: BootstrapOption = None,
-    namespace: NamespaceOption = None,
-    debug: DebugOption = False,
-) -> None:
-    """Publish files of events, items or users; what a file holds is told from its name unless --topic says it.
-
-    Example: headrace publish items.jsonl.gz events.jsonl.gz --rate 1000
-    """
-    with telling(debug):
-        settings = settings_of(config, bootstrap, namespace, {})
-        if rate is not None and not rate > 0:
-            raise UsageError(f"--rate: must be above 0, not {rate:g}")
-        must_exist(*files)
-        plan = [(path, _kind_of(path, topic, settings)) for path in files]
-        from consumers.file import read_jsonl
-        from consumers.kafka_connection import connection_options
-        from producers.kafka_publisher import publish as publish_lines
-        from producers.kafka_topics import create_topics
-
-        bootstrap, options = settings.kafka.bootstrap, connection_options(settings.kafka)
-        if settings.kafka.create_topics:
-            create_topics(bootstrap, settings, options)
-        refused = 0
-        for path, (name, key) in plan:
-            lines = (line for _, line in read_jsonl(path))
-            with progress(shown(f"publishing {path.name}"), "lines") as advance:
-                report = publish_lines(bootstrap, name, lines, key, rate, lambda n: advance(n, None), options)
-            typer.echo(shown(f"{path}: {report.published} lines to {name} in {report.seconds:.1f} s"))
-            for refusal in report.refusals:
-                typer.echo(shown(f"{path}: line {refusal.line} refused: {refusal.reason}"), err=True)
-            refused += report.refused
-        if refused:
-            raise RuntimeError(f"{refused} lines were refused")
-
-
+app.command()(publish)
 app.command()(evaluate)
 
 
@@ -219,22 +169,6 @@ def demo(
 
 app.command()(rewind)
 app.command()(erase)
-
-
-def _kind_of(path: Path, topic: str | None, settings: Settings) -> tuple[str, str]:
-    """Full topic name and key field for a file."""
-    names = {settings.topic(kind): kind for kind in KEYS} | {kind: kind for kind in KINDS}
-    if topic is None:
-        told = [kind for kind in KINDS if kind in path.name]
-        if len(told) != 1:
-            raise UsageError(f"--topic: needed, since the name of {path} does not say events, items or users")
-        topic = told[0]
-    if topic not in names:
-        close = difflib.get_close_matches(topic, names, n=1)
-        nearest = f"; did you mean {close[0]}?" if close else f", or {settings.topic('events')} and the like"
-        raise UsageError(f"--topic: must be events, items or users, not {topic}{nearest}")
-    kind = names[topic]
-    return settings.topic(kind), KEYS[kind]
 
 
 def _refuse_secrets(arguments: Iterable[str]) -> None:

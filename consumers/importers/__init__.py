@@ -1,0 +1,1 @@
+"""What other systems keep of users and items, as Headrace's own messages."""
