@@ -98,8 +98,8 @@ def _identify(row: Row) -> Iterator[Made]:
     if isinstance(traits, Mapping) and traits:
         attributes, _ = described(traits)
         yield "users", filled(user_id=user, attributes=attributes)
-    if text(row, "anonymousId", "anonymous_id"):
-        yield "events", _merged(row, text(row, "anonymousId", "anonymous_id"))
+    if before := text(row, "anonymousId", "anonymous_id"):
+        yield "events", _merged(row, before)
 
 
 def _merged(row: Row, before: str | None) -> dict[str, Any]:

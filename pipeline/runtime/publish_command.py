@@ -73,6 +73,7 @@ def publish(
         from producers.publisher import keyed
 
         refused = 0
+        _make_topics(settings)
         for path, (name, key) in plan:
             lines = keyed((line for _, line in read_jsonl(path)), key, name)
             refused += _publish(path, name, lines, settings, rate)
@@ -80,15 +81,20 @@ def publish(
             raise RuntimeError(f"{refused} lines were refused")
 
 
+def _make_topics(settings: Settings) -> None:
+    from consumers.kafka_connection import connection_options
+    from producers.kafka_topics import create_topics
+
+    if settings.kafka.create_topics:
+        create_topics(settings.kafka.bootstrap, settings, connection_options(settings.kafka))
+
+
 def _publish(path: Path, what: str, lines: Iterable[Line | Refusal], settings: Settings, rate: float | None) -> int:
     """Publish them and say so; how many were refused."""
     from consumers.kafka_connection import connection_options
     from producers.kafka_publisher import publish_lines
-    from producers.kafka_topics import create_topics
 
     bootstrap, options = settings.kafka.bootstrap, connection_options(settings.kafka)
-    if settings.kafka.create_topics:
-        create_topics(bootstrap, settings, options)
     with progress(shown(f"publishing {path.name}"), "lines") as advance:
         report = publish_lines(bootstrap, lines, rate, lambda n: advance(n, None), options)
     typer.echo(shown(f"{path}: {report.published} lines to {what} in {report.seconds:.1f} s"))
@@ -110,6 +116,8 @@ def _publish_from(
         importer = importer_of(source, lambda: time.time_ns() // 1_000_000, told)
     except ValueError as error:
         raise UsageError(f"{'--mapping' if source == 'table' else '--from'}: {error}") from None
+    if not dry_run:
+        _make_topics(settings)
     unmapped = 0
     for path in files:
         tally = Tally()
