@@ -121,8 +121,11 @@ def identity(device: torch.device, threads: int) -> Identity:
 
 
 def prepare_kernels() -> None:
-    """Have numba take in all that it knows, half a second at its first kernel, while a start waits for Kafka."""
-    threading.Thread(target=lambda: ranks(torch.zeros(1, 2, 1)), name="kernels", daemon=True).start()
+    """Have numba take in all that it knows, half a second at its first kernel, while a start waits for Kafka.
+
+    An end waits for it: a daemon thread that Python cuts off inside numba's C++ aborts the process.
+    """
+    threading.Thread(target=lambda: ranks(torch.zeros(1, 2, 1)), name="kernels").start()
 
 
 def learner_parts(

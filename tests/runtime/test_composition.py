@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -35,3 +37,13 @@ def test_an_embedder_whose_transaction_was_given_up_begins_again(
     monkeypatch.setattr(composition, "RETRY_S", 0)
     composition.run_embedder(Settings(), Watching(), stop)  # type: ignore[arg-type]
     assert len(lives) == 3
+
+
+@pytest.mark.parametrize("lived_s", [0, 0.02])
+def test_a_start_that_is_refused_at_once_ends_with_its_code(lived_s: float) -> None:
+    program = (
+        "import time; from pipeline.runtime.composition import prepare_kernels\n"
+        f"prepare_kernels(); time.sleep({lived_s}); raise SystemExit(1)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stderr) == (1, "")
