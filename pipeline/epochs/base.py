@@ -74,7 +74,8 @@ def base_of(
         except SnapshotTooNew as error:
             raise RecoveryRefused(f"{error}. Run that version, or move the snapshot away.") from error
         standing = Standing.of_header(snapshot.header)
-        known = tuple(islice(sink.manifests(standing.offset), 1))
+        tail = manifests_from(sink, standing)
+        known = tuple(islice(tail, 1))
         if not known:
             raise RecoveryRefused(
                 f"there is a snapshot of epoch {epoch}, but the epochs topic has no such manifest: another cluster or "
@@ -83,7 +84,7 @@ def base_of(
         if (known[0].epoch, known[0].state_digest) != (standing.epoch, standing.state_digest):
             log.warning("snapshot of epoch %d is of another history: its digest is not the manifest's", epoch)
             continue
-        tail = manifests_from(sink, standing)
+        tail = tail.rest()
         if by := Undone(tail).by(epoch):
             log.info("snapshot of epoch %d was taken back by the rewind in epoch %d", epoch, by)
             continue

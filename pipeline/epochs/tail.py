@@ -53,6 +53,19 @@ class Tail:
                 raise LogGap(f"of {self._count} manifests that were read at first {left} are gone since")
         yield from self._more
 
+    def rest(self) -> Tail:
+        """All but the first.
+
+        >>> list(Tail(lambda: iter("abc")).rest()), Tail(lambda: iter("a")).rest().last
+        (['b', 'c'], None)
+        """
+        shorter, read = copy(self), self._read
+        shorter._read = lambda: islice(read(), 1, None)
+        shorter._count = max(self._count - 1, 0)
+        shorter._held = None if self._held is None else self._held[1:]
+        shorter.last = self.last if shorter._count else None
+        return shorter
+
     def and_then(self, manifest: Manifest) -> Tail:
         """With one more that is not in the log yet; what others have written since is not seen."""
         longer = copy(self)
@@ -64,6 +77,5 @@ Manifests = Tail | Sequence[Manifest]
 
 
 def manifests_from(sink: Sink, base: Standing) -> Tail:
-    """Those after a base."""
-    skipped = 1 if base.epoch else 0
-    return Tail(lambda: islice(sink.manifests(max(base.offset, 0)), skipped, None))
+    """The one that a base stands at, if it stands at any, and those after it."""
+    return Tail(lambda: sink.manifests(max(base.offset, 0)))

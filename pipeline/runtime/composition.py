@@ -37,6 +37,7 @@ from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
 from pipeline.runtime.runner import Health, Parts
 from pipeline.runtime.scanning import scanned
 from pipeline.runtime.snapshot_files import ReadSnapshots
+from pipeline.runtime.snapshots import Early
 from pipeline.settings import Settings, SettingsError
 from producers.dead_letters import dead_letter_output
 from producers.kafka import KafkaSink
@@ -159,7 +160,7 @@ def learner_parts(
         make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs, options=connection.options()), clock),
         make_sink=make_sink,
         make_processor=lambda: new_processor(settings, device, cold),
-        snapshots=FileSnapshotStore(folder, ladder),
+        snapshots=Early(FileSnapshotStore(folder, ladder)),
         who=identity(device, threads),
         clock=clock,
         metrics=LearnerMetrics(registry),

@@ -36,9 +36,11 @@ def serve(
         if token is None and open_to_others(settings.metrics.host):
             log.warning("metrics.host %s lets other machines read /metrics; see metrics.token", settings.metrics.host)
         log.info("metrics on http://%s:%d/metrics", settings.metrics.host, server.port)
+        # The parts first: the snapshot is read while Kafka is waited for.
+        parts = None if stage == "embedder" else learner_parts(settings, registry, health, accept_gap=accept_gap)
         prepare_topics(settings)
-        if stage != "embedder":
-            runner = Runner(learner_parts(settings, registry, health, accept_gap=accept_gap))
+        if parts is not None:
+            runner = Runner(parts)
             threads.append(supervised("learner", lambda: runner.run(stop), stop, failures))
         if stage != "learner":
             if stage == "embedder":

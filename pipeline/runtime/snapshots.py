@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from pipeline.epochs.history import Standing
 from pipeline.epochs.processor import Processor
-from pipeline.ports import Clock, SnapshotStore
+from pipeline.ports import Clock, Snapshot, SnapshotStore
 from pipeline.runtime.metrics import LearnerMetrics
 from pipeline.settings import Epochs
 
@@ -38,8 +39,42 @@ def in_thread(work: Callable[[], None]) -> Task:
     return thread
 
 
-RESTS = 10
+RESTS = 4
 """Times as long as the last snapshot took, at least, until the amount of work asks for the next."""
+
+
+class Early:
+    """A store whose newest snapshot is already being read and verified while a start waits for Kafka."""
+
+    def __init__(self, store: SnapshotStore) -> None:
+        """Begins at once, in a thread."""
+        self._store = store
+        self._epoch = max(store.epochs(), default=0)
+        self._read: Future[Snapshot] | None = Future() if self._epoch else None
+        if self._read is not None:
+            threading.Thread(target=self._begin, args=(self._read,), name="early").start()
+
+    def save(self, epoch: int, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """As the store does."""
+        self._store.save(epoch, header, tensors)
+
+    def epochs(self) -> list[int]:
+        """As the store does."""
+        return self._store.epochs()
+
+    def load(self, epoch: int) -> Snapshot:
+        """As the store does; the first time, what was read early, if it is that."""
+        read, self._read = self._read, None
+        early = None if read is None else read.exception()
+        if read is None or epoch != self._epoch or isinstance(early, OSError):
+            return self._store.load(epoch)
+        return read.result()
+
+    def _begin(self, read: Future[Snapshot]) -> None:
+        try:
+            read.set_result(self._store.load(self._epoch))
+        except BaseException as error:
+            read.set_exception(error)
 
 
 class SnapshotWriter:

@@ -18,6 +18,7 @@ from pipeline.epochs.disk import FolderInUse
 from pipeline.epochs.snapshot import FileSnapshotStore, MemorySnapshotStore
 from pipeline.epochs.tensors import packed, unpacked
 from pipeline.ports import SnapshotDamaged, SnapshotStore
+from pipeline.runtime.snapshots import Early
 
 HEADER = {"epoch": 7, "positions": [["shop.events.v1", 0, 2**40]], "digest": "ab" * 32, "name": "Zürich 蓝色"}
 DTYPES = (
@@ -40,14 +41,14 @@ def bits(tensor: torch.Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
     return tensor.dtype, tensor.shape, tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "early"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SnapshotStore]:
     """An empty store that keeps at least two."""
     if request.param == "memory":
         yield MemorySnapshotStore()
     else:
         on_disk = FileSnapshotStore(tmp_path / "snapshots")
-        yield on_disk
+        yield on_disk if request.param == "file" else Early(on_disk)
         on_disk.close()
 
 

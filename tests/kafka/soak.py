@@ -4,8 +4,10 @@ soak.py [--minutes N] [--load SHARE] [--seed N] [--report FILE]; exit 1 where la
 between two kills, memory grew, or an event was lost or counted twice.
 
 Default settings, on a real broker. The maximum is measured first: what the same
-process learns while ever more waits than it can read. Then events come at an
-even rate. After each kill the next life must have lag zero again before the
+process learns while ever more waits than it can read. Then events come at the
+share of it that is wanted, of what it would be at the machine's present pace:
+shared ones vary by half within minutes, and a share of a maximum that was
+measured in better times says nothing. After each kill the next life must have lag zero again before the
 next one: no more waits than has come within the last second. Memory is the
 resident set of each life but the first, when it has caught up; its slope over lives is told.
 """
@@ -22,8 +24,10 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import deque
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -38,37 +42,65 @@ from pipeline.runtime.broker import start_broker
 from pipeline.settings import Settings, load_settings
 from producers.kafka_topics import create_topics
 
-USERS = 2_500
-WARM = 64 * USERS
-"""Events before the maximum is measured: histories are as long then as they get, `learning.sequence` each."""
+USERS = 1_500
+WARM = 100 * USERS
+"""Events before the maximum is measured: histories are as long then as they get, `learning.history` each."""
 AHEAD, BACKLOG = 5_000, 30_000
 """So many events wait all the time while it is measured, over so many."""
 STEP_S = 0.02
+LOOK_STEPS = 20
 GREW = 0.10
 """Of the resident set, over the whole run: more is not flat."""
 
 
 @dataclass
 class Life:
-    """One life: when it was killed (None, at the end), when its lag was zero first and how long after its start."""
+    """One life: when it was killed (None, at the end), how long after its start its lag was zero first.
+
+    `pace` is the machine's at its end, 1 while the maximum was measured.
+    """
 
     started_s: float
     zero_s: float | None = None
     killed_s: float | None = None
     rss_mb: float = 0.0
+    pace: float = 1.0
+
+
+class Pace:
+    """How fast the machine is: what it is shared with can halve it within a minute, and double it again."""
+
+    def __init__(self) -> None:
+        self._takes: deque[float] = deque(maxlen=11)
+
+    def look(self) -> float:
+        """Seconds of this thread's processor time that counting takes now."""
+        began = time.thread_time()
+        for _ in range(100_000):
+            pass
+        self._takes.append(time.thread_time() - began)
+        return self._takes[-1]
+
+    @property
+    def takes(self) -> float:
+        """What counting took lately: the median of the last looks."""
+        return statistics.median(self._takes)
 
 
 class Events:
-    """Sends events of the demo's films at an even rate, from a thread."""
+    """Sends events of the demo's films, from a thread, as many as fit the machine's pace."""
 
     def __init__(self, bootstrap: str, settings: Settings, seed: int) -> None:
         self._settings = settings
         self._chance = random.Random(seed)
         self._items = [item["item_id"] for item in demo("items")]
+        # As films are watched: the n-th most popular in proportion to 1/(n + 20), so that what is kept of each is full.
+        self._popularity = list(accumulate(1 / (n + 20) for n in range(len(self._items))))
         self._producer = KafkaProducer(
             bootstrap_servers=bootstrap, acks="all", linger_ms=5, delivery_timeout_ms=180_000
         )
         self._stop = threading.Event()
+        self.pace = Pace()
         self.sent = 0
         for topic, key, value in catalogue(settings):
             self._producer.send(topic, value, key=(key or "").encode())
@@ -80,19 +112,23 @@ class Events:
             user = f"u{self._chance.randrange(USERS)}"
             event = {
                 "event_type": self._chance.choice(("view", "click", "like", "rating")), "user_id": user,
-                "item_id": self._chance.choice(self._items), "timestamp": time.time_ns() // 1_000_000,
+                "item_id": self._item(), "timestamp": time.time_ns() // 1_000_000,
                 "event_id": f"e{self.sent}", "value": self._chance.randrange(1, 6),
             }  # fmt: skip
             self._producer.send(self._settings.topic("events"), json.dumps(event).encode(), key=user.encode())
             self.sent += 1
 
+    def _item(self) -> str:
+        return self._chance.choices(self._items, cum_weights=self._popularity)[0]
+
     def flush(self) -> None:
         """Wait until all are acknowledged."""
         self._producer.flush()
 
-    def begin(self, per_second: float) -> None:
-        """From now on, at this rate."""
-        self._thread = threading.Thread(target=self._run, args=(per_second,), name="events")
+    def begin(self, per_count: float) -> None:
+        """From now on, so many events in the time that the machine takes to count."""
+        self.pace.look()
+        self._thread = threading.Thread(target=self._run, args=(per_count,), name="events")
         self._thread.start()
 
     def end(self) -> None:
@@ -102,10 +138,17 @@ class Events:
         self._producer.flush()
         self._producer.close()
 
-    def _run(self, per_second: float) -> None:
-        began, first = time.monotonic(), self.sent
+    def _run(self, per_count: float) -> None:
+        at, owed, steps = time.monotonic(), 0.0, 0
         while not self._stop.wait(STEP_S):
-            self.send(round((time.monotonic() - began) * per_second) - (self.sent - first))
+            steps += 1
+            if steps % LOOK_STEPS == 0:
+                self.pace.look()
+            now = time.monotonic()
+            owed += (now - at) * per_count / self.pace.takes
+            at = now
+            self.send(int(owed))
+            owed -= int(owed)
 
 
 def caught_up(service: Service, waiting: float) -> bool:
@@ -123,8 +166,11 @@ def wait_caught_up(service: Service, waiting: float, timeout_s: float) -> None:
         time.sleep(0.1)
 
 
-def maximum(service: Service, events: Events) -> float:
-    """Events per second, by the counter, while they are sent as fast as it learns and some wait all the time."""
+def maximum(service: Service, events: Events) -> tuple[float, float]:
+    """Events per second, by the counter, while they are sent as fast as it learns and some wait all the time.
+
+    And seconds that the machine took to count meanwhile, in the mean.
+    """
     service.wait_ready()
     events.send(WARM)
     events.flush()
@@ -132,14 +178,16 @@ def maximum(service: Service, events: Events) -> float:
     name = "headrace_events_consumed_total"
     before = service.metrics()[name]
     marks: list[tuple[float, float]] = []
+    takes: list[float] = []
     while not marks or marks[-1][1] < BACKLOG:
         marks.append((time.monotonic(), service.metrics()[name] - before))
+        takes.append(events.pace.look())
         assert service.process.poll() is None, service.said
         events.send(WARM + AHEAD + int(marks[-1][1]) - events.sent)
         time.sleep(0.2)
     wait_caught_up(service, 0, 600)
     first = next(mark for mark in marks if mark[1] > 0.1 * BACKLOG)
-    return (marks[-1][1] - first[1]) / (marks[-1][0] - first[0])
+    return (marks[-1][1] - first[1]) / (marks[-1][0] - first[0]), statistics.mean(takes)
 
 
 def resident_mb(service: Service) -> float:
@@ -206,12 +254,12 @@ def main() -> int:
         create_topics(broker.bootstrap, settings)
         events = Events(broker.bootstrap, settings, chosen.seed)
         service = stack.enter_context(Service(config, folder / "headrace.log"))
-        most = maximum(service, events)
+        most, counting_s = maximum(service, events)
         print(
             f"maximum {most:.0f} events/s; soaking at {chosen.load * most:.0f} for {chosen.minutes:g} minutes",
             flush=True,
         )
-        events.begin(chosen.load * most)
+        events.begin(chosen.load * most * counting_s)
         began, until = time.monotonic(), 0.0
         try:
             while until < chosen.minutes * 60:
@@ -219,8 +267,13 @@ def main() -> int:
                 life = live(service, began, until, chosen.load * most)
                 lives.append(life)
                 service.kill()
-                life.killed_s = time.monotonic() - began
-                print(f"life {len(lives)}: caught up after {life.zero_s}, {life.rss_mb:.0f} MB, killed", flush=True)
+                life.killed_s, life.pace = time.monotonic() - began, counting_s / events.pace.takes
+                told = "not caught up" if life.zero_s is None else f"caught up after {life.zero_s:.1f} s"
+                print(
+                    f"life {len(lives)}, {life.killed_s - life.started_s:.1f} s: {told}, {life.rss_mb:.0f} MB, the "
+                    f"machine's pace {life.pace:.2f}, killed",
+                    flush=True,
+                )
                 service = stack.enter_context(Service(config, folder / "headrace.log"))
         finally:
             events.end()

@@ -13,9 +13,10 @@ import pipeline.runtime.snapshots
 from pipeline.epochs.history import Standing
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.snapshot import MemorySnapshotStore
+from pipeline.ports import Snapshot, SnapshotDamaged
 from pipeline.runtime.composition import SystemClock, new_processor
 from pipeline.runtime.metrics import LearnerMetrics
-from pipeline.runtime.snapshots import RESTS, SnapshotWriter, Task
+from pipeline.runtime.snapshots import RESTS, Early, SnapshotWriter, Task
 from pipeline.settings import Epochs, Settings
 
 SLOW_S = 0.05
@@ -106,9 +107,9 @@ def test_large_snapshots_are_taken_less_often(watch: Watch) -> None:
     bench = Bench(_SlowStore(watch), snapshot_interval_s=1e9, replay_s=5)
     assert bench.work(6) == [1]
     assert bench.work(6, 6) == [1]
-    watch.at += RESTS * SLOW_S * 0.8
+    watch.at += RESTS * SLOW_S * 0.6
     assert bench.work(0) == [1]
-    watch.at += RESTS * SLOW_S * 0.2
+    watch.at += RESTS * SLOW_S * 0.3
     assert bench.work(0) == [1, 5]
 
 
@@ -131,3 +132,59 @@ def test_without_it_time_alone_counts(watch: Watch) -> None:
     assert bench.work(1e6) == []
     watch.at += 0.1
     assert bench.work(0) == [2]
+
+
+class _ReadStore(MemorySnapshotStore):
+    """Notes what is read, and fails as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[int] = []
+        self.trouble: Exception | None = None
+
+    def load(self, epoch: int) -> Snapshot:
+        self.read.append(epoch)
+        if self.trouble is not None:
+            trouble, self.trouble = self.trouble, None
+            raise trouble
+        return super().load(epoch)
+
+
+def two_snapshots() -> _ReadStore:
+    store = _ReadStore()
+    for epoch in (4, 9):
+        store.save(epoch, {"epoch": epoch}, {"x": torch.tensor(epoch)})
+    return store
+
+
+def test_the_newest_snapshot_is_read_once_and_early() -> None:
+    store = two_snapshots()
+    early = Early(store)
+    assert early.epochs() == [4, 9]
+    assert early.load(9).header["epoch"] == 9
+    assert store.read == [9]
+    assert early.load(9).header["epoch"] == 9
+    assert store.read == [9, 9], "what was read early is not kept"
+
+
+def test_another_snapshot_than_the_newest_is_read_when_it_is_asked_for() -> None:
+    store = two_snapshots()
+    early = Early(store)
+    assert early.load(4).header["epoch"] == 4
+    assert early.load(9).header["epoch"] == 9
+    assert sorted(store.read) == [4, 9, 9]
+
+
+def test_what_is_wrong_with_the_newest_is_said_when_it_is_asked_for() -> None:
+    store = two_snapshots()
+    store.trouble = SnapshotDamaged("a bit")
+    early = Early(store)
+    with pytest.raises(SnapshotDamaged, match="a bit"):
+        early.load(9)
+    assert early.load(4).header["epoch"] == 4
+
+
+def test_a_disk_that_failed_early_is_asked_again() -> None:
+    store = two_snapshots()
+    store.trouble = OSError("busy")
+    assert Early(store).load(9).header["epoch"] == 9
