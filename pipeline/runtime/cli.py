@@ -26,6 +26,7 @@ from pipeline.runtime.options import (
 from pipeline.runtime.publish_command import publish
 from pipeline.runtime.rewind_command import rewind
 from pipeline.runtime.snapshot_commands import snapshot
+from pipeline.runtime.why_command import why
 from pipeline.settings import Settings
 from pipeline.settings_secrets import how_given, secret_keys
 
@@ -169,6 +170,7 @@ def demo(
 
 app.command()(rewind)
 app.command()(erase)
+app.command()(why)
 
 
 def _refuse_secrets(arguments: Iterable[str]) -> None:
