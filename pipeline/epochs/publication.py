@@ -63,9 +63,12 @@ class Publication:
         user_id = self._of.learner.users.ids.name(made.user)
         self._add(made.name, user_id, made.items, self._of.triggers.get(made.user))
 
-    def _add(self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None) -> None:
+    def listed(
+        self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None
+    ) -> Recommendations:
+        """A list as it is published."""
         now = self._of.ledger.watermark
-        listed = Recommendations(
+        return Recommendations(
             list=name,
             user_id=user_id,
             request_id=f"{self._epoch:x}-{self._of.ledger.hash(name, user_id) & 0xFFFFFFFFFFFFFFFF:016x}",
@@ -77,7 +80,15 @@ class Publication:
             trigger_event_id=trigger,
             items=items,
         )
+
+    def trending(self, size: int) -> tuple[Recommended, ...]:
+        """What is liked most lately, by everybody."""
+        learner = self._of.learner
+        return trending(learner, learner.popularity.count_HI[TRENDING_HORIZON], size, self._of.ledger.watermark)
+
+    def _add(self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None) -> None:
         key = f"{name}:{user_id}".encode()
+        listed = self.listed(name, user_id, items, trigger)
         self.outputs.append(Output(self._topic, key, encode(listed), (), user_id.encode()))
         self.lists += 1
 
@@ -97,7 +108,6 @@ class Publication:
         if not self._of.audience.trending_due(self._clock) or self._settings.trending_size == 0:
             return
         learner, size, watermark = self._of.learner, self._settings.trending_size, self._of.ledger.watermark
-        everywhere = learner.popularity.count_HI[TRENDING_HORIZON]
-        self._add(TRENDING, EVERYONE, trending(learner, everywhere, size, watermark), None)
+        self._add(TRENDING, EVERYONE, self.trending(size), None)
         for segment, count_I in self._of.segments.counts(len(learner.catalogue)):
             self._add(f"{TRENDING}/{segment}", EVERYONE, trending(learner, count_I, size, watermark), None)

@@ -30,6 +30,7 @@ from pipeline.epochs.recovery import Identity, Recovered, overtaken, recover
 from pipeline.epochs.replay import Progress
 from pipeline.messages import Manifest, Poisoned, Record, TopicPartition
 from pipeline.ports import Clock, ColdDamaged, CommitUnknown, Fenced, Sink, SnapshotStore, Source
+from pipeline.runtime.desk import Desk
 from pipeline.runtime.governor import Governor
 from pipeline.runtime.metrics import LearnerMetrics
 from pipeline.runtime.replaying import ReplayReport
@@ -79,6 +80,7 @@ class Parts:
     accept_gap: bool = False
     beside: Callable[[Callable[[], None]], Task] = in_thread
     note: Note = field(default_factory=MemoryNote)
+    desk: Desk = field(default_factory=Desk)
 
 
 class Runner:
@@ -118,6 +120,7 @@ class Runner:
                 self._parts.health.ready.clear()
                 stop.wait(RETRY_S)
             finally:
+                self._parts.desk.close()
                 with suppress(ConnectionError):
                     if source is not None:
                         source.close()
@@ -133,6 +136,7 @@ class Runner:
             self._writer.write(self.processor, self.standing)
         self._seek(source)
         self._parts.metrics.epoch.set(self.standing.epoch)
+        self._parts.desk.open(self.processor, self.standing.epoch)
         self._parts.health.ready.set()
         log.info("ready: reading %d partitions, epoch %d", len(self._begun), self.standing.epoch)
         looked = shown = time.monotonic()
@@ -210,6 +214,7 @@ class Runner:
         epoch = self.standing.epoch + 1
         stepped = time.monotonic()
         poisoned = self._trials.begin(self.standing.positions, records)
+        self._parts.desk.hold()
         with metrics.stage.labels("step").time():
             applied = self._step(epoch, records, now, effort, poisoned)
         stepped = time.monotonic() - stepped
@@ -218,6 +223,7 @@ class Runner:
             offset = sink.commit(applied.outputs, manifest, after)
         self.standing = self.standing.after(manifest, offset)
         self._trials.committed()
+        self._parts.desk.committed(epoch, applied)
         seconds = time.monotonic() - began
         self._governor.learned(effort, events, seconds)
         metrics.epoch_committed(epoch, applied, self.processor)

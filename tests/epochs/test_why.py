@@ -51,6 +51,10 @@ def published(shard: Shard) -> Iterator[dict[str, Any]]:
             yield json.loads(record.value)
 
 
+def by_user(listed: dict[str, Any]) -> tuple[str, int]:
+    return listed["user_id"], listed["epoch"]
+
+
 def adds_up(one: Why) -> None:
     assert math.isclose(sum(reason.contribution for reason in one.scorers), one.score, abs_tol=WITHIN)
     assert math.isclose(one.base + sum(action.contribution for action in one.actions), one.score, abs_tol=WITHIN)
@@ -93,7 +97,7 @@ def test_past_lists_are_explained_as_they_were_published() -> None:
 def test_an_epoch_between_two_lists_is_explained_by_the_one_in_force() -> None:
     shard = lived()
     first, second = next(
-        (a, b) for a, b in itertools.pairwise(sorted(published(shard), key=lambda listed: (listed["user_id"], listed["epoch"])))
+        (a, b) for a, b in itertools.pairwise(sorted(published(shard), key=by_user))
         if a["user_id"] == b["user_id"] and b["epoch"] > a["epoch"] + 1
     )  # fmt: skip
     answer = look_back(reading(shard), first["user_id"], at=second["epoch"] - 1)
@@ -135,14 +139,18 @@ def test_what_the_log_lost_is_named() -> None:
     shard.run(islice(shop(shard, random.Random(2)), 40))
     first = next(published(shard))
     shard.log.delete_before(TopicPartition(shard.settings.topic("events"), 0), 20)
-    with pytest.raises(RecoveryRefused, match=r"out of reach: from an empty state on.*headrace\.events\.v1-0 \[0, 20\)"):
+    with pytest.raises(
+        RecoveryRefused, match=r"out of reach: from an empty state on.*headrace\.events\.v1-0 \[0, 20\)"
+    ):
         look_back(reading(shard), first["user_id"], at=first["epoch"])
 
 
-@pytest.mark.parametrize(("user", "item", "at"), [("nobody", None, None), ("u1", "no such item", None), ("u1", None, 9999)])
+@pytest.mark.parametrize(
+    ("user", "item", "at"), [("nobody", None, None), ("u1", "no such item", None), ("u1", None, 9999)]
+)
 def test_what_is_not_there_is_said(user: str, item: str | None, at: int | None) -> None:
     shard = lived(events=60)
-    with pytest.raises(NothingToExplain, match=item or (user if at is None else "9999|u1")):
+    with pytest.raises(NothingToExplain, match=item or (user if at is None else "9999")):
         look_back(reading(shard), user, (item,) if item else (), at=at)
 
 
@@ -206,7 +214,9 @@ def test_the_values_are_shapleys() -> None:
 
 def test_only_some_entries_are_kept_and_they_close_ranks() -> None:
     shard = Shard(tiny_settings(), partitions=1)
-    shard.run([lambda n=n: shard.item(f"i{n}") for n in range(6)] + [lambda n=n: shard.event("u", f"i{n}") for n in range(5)])
+    shard.run(
+        [lambda n=n: shard.item(f"i{n}") for n in range(6)] + [lambda n=n: shard.event("u", f"i{n}") for n in range(5)]
+    )
     _, question, _ = asked(shard, "u")
     kept = only(question.history, torch.tensor([[True, False, False, True, False]]))
     whole = question.history
