@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.runtime.console import Stop, UsageError, importing, telling
+from pipeline.runtime.doctor_command import doctor
 from pipeline.runtime.erase_command import erase
 from pipeline.runtime.evaluate_command import evaluate
 from pipeline.runtime.options import (
@@ -171,6 +172,7 @@ def demo(
 app.command()(rewind)
 app.command()(erase)
 app.command()(why)
+app.command()(doctor)
 
 
 def _refuse_secrets(arguments: Iterable[str]) -> None:

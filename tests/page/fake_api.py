@@ -140,6 +140,8 @@ class Fake:
         cuts, buried, last = self.cuts, 0, None
         yield _message("history", {"points": self.points})
         yield _message("stats", self.points[-1])
+        if user in self.actions and user not in self.lists:
+            yield _message("list", self.listed(user, SIZE, None))
         told = time.monotonic()
         while self.cuts == cuts and not self.down:
             current = self.lists.get(user or "")

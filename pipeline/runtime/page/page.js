@@ -1,7 +1,7 @@
 // The live page: one stream in, every part of the page told of its share.
 
 import { Acting } from "./acting.js";
-import { Stream, get, path } from "./api.js";
+import { Stream } from "./api.js";
 import { DeadLetters } from "./dead.js";
 import { at, tell } from "./dom.js";
 import { List } from "./list.js";
@@ -13,7 +13,6 @@ import { Stopwatch } from "./stopwatch.js";
 import { Weights } from "./weights.js";
 
 const POINTS = 300;
-const PULL_MS = 400; // the stream begins with the list, if there is one
 const SAY_MS = 700; // lists may come in quick succession; only the last one is worth hearing
 
 class Page {
@@ -31,7 +30,7 @@ class Page {
     this.quality = new Quality();
     this.weights = new Weights();
     this.dead = new DeadLetters();
-    this.person = new Person({ chosen: (user) => this.be(user), learned: () => this.pull() });
+    this.person = new Person({ chosen: (user) => this.be(user) });
     this.heard = {
       history: ({ points }) => this.begin(points),
       stats: (stats) => this.tick(stats),
@@ -70,8 +69,6 @@ class Page {
     this.pulse.stream(state, wait);
     if (state !== "open") return;
     if (!at("cards").children.length) this.acting.find();
-    clearTimeout(this.pulling);
-    this.pulling = setTimeout(() => this.pull(), PULL_MS);
   }
 
   begin(points) {
@@ -99,19 +96,6 @@ class Page {
     if (list.user_id !== this.user) return;
     this.stopwatch.stop(list, this.list.show(list));
     this.acting.nameVerb();
-  }
-
-  /** A user whom the learner knows but to whom nothing was published lately: their list as it would be now. */
-  async pull() {
-    const user = this.user;
-    const strange = !this.person.known.includes(user); // asking about a stranger ends in 404
-    if (strange || this.list.order !== null) return;
-    try {
-      const list = await get(`${path("v1", "recommendations", user)}?n=10`);
-      if (user === this.user && this.list.order === null) this.listed(list);
-    } catch {
-      // then there is none, and the empty list says what to do
-    }
   }
 
   say(words) {

@@ -7,10 +7,10 @@ const CHIPS = 8;
 const REFRESH_MS = 30_000;
 const NEW = ["ada", "ben", "cleo", "dora", "emil", "fay", "gus", "hana", "ivo", "june", "kofi", "lena", "milo", "nina"];
 
-/** Lets a person choose; `chosen(user)` is told of each choice, `learned()` when it is known anew who there is. */
+/** Lets a person choose; `chosen(user)` is told of each choice. */
 export class Person {
-  constructor({ chosen, learned }) {
-    Object.assign(this, { chosen, learned, known: [], user: null });
+  constructor({ chosen }) {
+    Object.assign(this, { chosen, known: [], user: null });
     at("person").addEventListener("submit", (event) => {
       event.preventDefault();
       this.be(at("user").value.trim());
@@ -54,7 +54,6 @@ export class Person {
     if (!at("lately").contains(document.activeElement)) fill(at("lately"), ...chips); // never from under the focus
     at("lately-block").hidden = chips.length === 0;
     this.mark();
-    this.learned();
   }
 
   mark() {
