@@ -112,7 +112,8 @@ def _kafka(settings: Settings) -> Finding:
     topics = look_at_topics(settings, connection_options(settings.kafka))
     found = f"{settings.kafka.bootstrap}: {topics.brokers} brokers, {len(topics.there)} of our topics"
     if topics.missing and not settings.kafka.create_topics:
-        advice = f"missing: {', '.join(topics.missing)}; kafka.create_topics is off: make them as config/topics.yaml says"
+        missing = ", ".join(topics.missing)
+        advice = f"kafka.create_topics is off: make them as config/topics.yaml says: {missing}"
         return Finding("kafka", FAIL, found, advice)
     if topics.warnings:
         return Finding("kafka", WARN, found, "; ".join(topics.warnings))
@@ -136,6 +137,7 @@ def told(finding: Finding, colours: bool) -> str:
     """A line for a person; what others said in it cannot colour a terminal."""
     colour = {OK: "\x1b[32m", WARN: "\x1b[33m", FAIL: "\x1b[31m"}[finding.how] if colours else ""
     mark = f"{colour}{finding.how:4}{RESET if colours else ''}"
-    return f"{mark}  {finding.what}: {shown(finding.found)}" + (f"\n      {shown(finding.advice)}" if finding.advice else "")
+    advice = f"\n      {shown(finding.advice)}" if finding.advice else ""
+    return f"{mark}  {finding.what}: {shown(finding.found)}{advice}"
 
 
