@@ -223,6 +223,7 @@ class Metrics(Section):
     page: bool = True
     lists: bool = False
     requests_per_s: float = Field(default=100.0, gt=0, le=1e6)
+    tracing: bool = False
     token: Secret = None
     token_file: Path | None = None
 

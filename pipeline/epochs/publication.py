@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.epochs.digest import config_hash
 from pipeline.epochs.intake import NO_WATERMARK
+from pipeline.epochs.tracing import TRACEPARENT
 from pipeline.learning.lists import MadeList, recommend, similar, trending
-from pipeline.messages import Output, Recommendations, Recommended, Similar, encode
+from pipeline.messages import Headers, Output, Recommendations, Recommended, Similar, encode
 
 if TYPE_CHECKING:
     from pipeline.epochs.processor import Processor
@@ -61,7 +62,9 @@ class Publication:
 
     def _home(self, made: MadeList) -> None:
         user_id = self._of.learner.users.ids.name(made.user)
-        self._add(made.name, user_id, made.items, self._of.triggers.get(made.user))
+        trace = self._of.traces.get(made.user)
+        headers = () if trace is None else ((TRACEPARENT, trace),)
+        self._add(made.name, user_id, made.items, self._of.triggers.get(made.user), headers)
 
     def listed(
         self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None
@@ -86,10 +89,12 @@ class Publication:
         learner = self._of.learner
         return trending(learner, learner.popularity.count_HI[TRENDING_HORIZON], size, self._of.ledger.watermark)
 
-    def _add(self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None) -> None:
+    def _add(
+        self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None, headers: Headers = ()
+    ) -> None:
         key = f"{name}:{user_id}".encode()
         listed = self.listed(name, user_id, items, trigger)
-        self.outputs.append(Output(self._topic, key, encode(listed), (), user_id.encode()))
+        self.outputs.append(Output(self._topic, key, encode(listed), headers, user_id.encode()))
         self.lists += 1
 
     def _similar(self) -> None:

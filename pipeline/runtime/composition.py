@@ -42,6 +42,7 @@ from pipeline.runtime.scanning import scanned
 from pipeline.runtime.serving import open_to_others
 from pipeline.runtime.snapshot_files import ReadSnapshots
 from pipeline.runtime.snapshots import Early
+from pipeline.runtime.spans import NoSpans, OpenTelemetrySpans
 from pipeline.runtime.titles import Titles, follow
 from pipeline.settings import Settings, SettingsError
 from producers.dead_letters import dead_letter_output
@@ -179,6 +180,7 @@ def learner_parts(
         accept_gap=accept_gap,
         note=FileNote(settings.snapshot_folder / "attempts"),
         desk=desk or Desk(),
+        spans=OpenTelemetrySpans() if settings.metrics.tracing else NoSpans(),
     )
 
 

@@ -35,6 +35,7 @@ from pipeline.runtime.governor import Governor
 from pipeline.runtime.metrics import LearnerMetrics
 from pipeline.runtime.replaying import ReplayReport
 from pipeline.runtime.snapshots import SnapshotWriter, Task, in_thread
+from pipeline.runtime.spans import NoSpans, Spans
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Parts:
     beside: Callable[[Callable[[], None]], Task] = in_thread
     note: Note = field(default_factory=MemoryNote)
     desk: Desk = field(default_factory=Desk)
+    spans: Spans = field(default_factory=NoSpans)
 
 
 class Runner:
@@ -121,6 +123,7 @@ class Runner:
                 stop.wait(RETRY_S)
             finally:
                 self._parts.desk.close()
+                self._parts.spans.end(None)
                 with suppress(ConnectionError):
                     if source is not None:
                         source.close()
@@ -215,15 +218,18 @@ class Runner:
         stepped = time.monotonic()
         poisoned = self._trials.begin(self.standing.positions, records)
         self._parts.desk.hold()
-        with metrics.stage.labels("step").time():
+        spans = self._parts.spans
+        spans.begin(epoch, records)
+        with metrics.stage.labels("step").time(), spans.stage("step"):
             applied = self._step(epoch, records, now, effort, poisoned)
         stepped = time.monotonic() - stepped
         manifest = self._manifest(epoch, applied, records, after, now, effort, poisoned)
-        with metrics.stage.labels("commit").time():
+        with metrics.stage.labels("commit").time(), spans.stage("commit"):
             offset = sink.commit(applied.outputs, manifest, after)
         self.standing = self.standing.after(manifest, offset)
         self._trials.committed()
         self._parts.desk.committed(epoch, applied)
+        spans.end(applied.counts.lists)
         seconds = time.monotonic() - began
         self._governor.learned(effort, events, seconds)
         metrics.epoch_committed(epoch, applied, self.processor)
