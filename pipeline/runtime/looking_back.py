@@ -123,8 +123,8 @@ def published(reading: Reading, user: str, name: str, at: int) -> Published | No
     """The last list of a user up to an epoch, as the topic holds it; None where it holds none."""
     topic, key = reading.settings.topic("recommendations"), f"{name}:{user}".encode()
     newest: Published | None = None
-    for record in chain.from_iterable(scanned(reading.everything)):
-        if record.topic != topic or record.key != key or record.value is None:
+    for record in chain.from_iterable(scanned(reading.everything, only=topic)):
+        if record.key != key or record.value is None:
             continue
         listed = msgspec.json.decode(record.value, type=Recommendations)
         if listed.epoch <= at and (newest is None or listed.epoch >= newest.listed.epoch):

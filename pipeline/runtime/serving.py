@@ -81,8 +81,7 @@ def application(
         return PlainTextResponse(INDEX)
 
     private = [Route("/metrics", metrics), *([] if files else [Route("/", index)])]
-    guarded = [_Guarded(route.app, token) for route in private]
-    routes: list[BaseRoute] = [Route(route.path, app) for route, app in zip(private, guarded, strict=True)]
+    routes: list[BaseRoute] = [Route(r.path, _Guarded(r.app, token), methods=r.methods) for r in private]
     routes += [Route(r.path, _Guarded(_SameSite(r.app, local), token), methods=r.methods) for r in asked]
     return Starlette(routes=[*routes, *files, Route("/livez", livez), Route("/readyz", readyz)])
 
