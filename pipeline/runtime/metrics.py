@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from pipeline.epochs.history import Past
 from pipeline.epochs.processor import Applied, Processor
-from pipeline.messages import Record, TopicPartition
+from pipeline.messages import FULL_EFFORT, Record, TopicPartition
 from pipeline.runtime.embedder import Embedder
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
@@ -52,7 +52,8 @@ class PastMetrics(Collector):
 class LearnerMetrics:
     """The learner's metrics in a registry of its own."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, topics: Iterable[str] = ()) -> None:
+        """Dead letters of `topics` count from 0."""
         self.registry = registry
         self.consumed = Counter("headrace_events_consumed", "Event records read", registry=registry)
         self.events = Counter("headrace_events", "Event records by outcome", ["outcome"], registry=registry)
@@ -94,10 +95,24 @@ class LearnerMetrics:
         self.conserved = Gauge("headrace_events_conserved", "1 while every event has one outcome", registry=registry)
         self.conserved.set(1)
         self.past = PastMetrics(registry)
+        self._start_at_zero(topics)
+
+    def _start_at_zero(self, topics: Iterable[str]) -> None:
+        """Make the counters whose labels are known: of one that begins at 1 Prometheus sees no increase."""
         for outcome in OUTCOMES:
             self.events.labels(outcome)
         for result in ("committed", "aborted", "replayed"):
             self.epochs.labels(result)
+        for topic in topics:
+            self.dead.labels(topic)
+        for level in map(str, range(FULL_EFFORT + 1)):
+            self.effort_seconds.labels(level)
+            self.effort_events.labels(level)
+
+    def recovered(self, epoch: int, processor: Processor) -> None:
+        """A start is over. The drifts that its state brings along were counted by the process that saw them."""
+        self.epoch.set(epoch)
+        self._drifts = processor.learner.drift.detected
 
     def epoch_committed(self, epoch: int, applied: Applied, processor: Processor) -> None:
         """Count a committed epoch."""
@@ -105,7 +120,9 @@ class LearnerMetrics:
         self.consumed.inc(counts.consumed)
         for outcome in OUTCOMES:
             self.events.labels(outcome).inc(getattr(counts, outcome))
-        self.conserved.set(1 if counts.conserved else 0)
+        if not counts.conserved:
+            # For good: a later epoch that is right must not hide it from the next scrape.
+            self.conserved.set(0)
         self.lists.inc(counts.lists)
         for letter in applied.dead_letters:
             self.dead.labels(letter.record.topic).inc()
