@@ -162,7 +162,7 @@ def learner_parts(
         snapshots=FileSnapshotStore(folder, ladder),
         who=identity(device, threads),
         clock=clock,
-        metrics=LearnerMetrics(registry, inputs),
+        metrics=LearnerMetrics(registry, inputs, settings.snapshot_folder),
         health=health,
         accept_gap=accept_gap,
         note=FileNote(settings.snapshot_folder / "attempts"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
@@ -49,11 +52,19 @@ class PastMetrics(Collector):
             yield CounterMetricFamily(name, text, value=getattr(self._past, attribute))
 
 
+def free_bytes(folder: Path | None) -> float:
+    """What this process may still write where the folder lies; NaN where there is none, or nobody can tell."""
+    try:
+        return math.nan if folder is None else shutil.disk_usage(folder).free
+    except OSError:
+        return math.nan
+
+
 class LearnerMetrics:
     """The learner's metrics in a registry of its own."""
 
-    def __init__(self, registry: CollectorRegistry, topics: Iterable[str] = ()) -> None:
-        """Dead letters of `topics` count from 0."""
+    def __init__(self, registry: CollectorRegistry, topics: Iterable[str] = (), snapshots: Path | None = None) -> None:
+        """Dead letters of `topics` count from 0; what is free where `snapshots` lie is asked for at every scrape."""
         self.registry = registry
         self.consumed = Counter("headrace_events_consumed", "Event records read", registry=registry)
         self.events = Counter("headrace_events", "Event records by outcome", ["outcome"], registry=registry)
@@ -91,6 +102,10 @@ class LearnerMetrics:
         self.snapshot_time = Gauge(
             "headrace_snapshot_timestamp_seconds", "When the last snapshot was complete", registry=registry
         )
+        self.snapshot_disk_free = Gauge(
+            "headrace_snapshot_disk_free_bytes", "Free on the disk of the snapshots", registry=registry
+        )
+        self.snapshot_disk_free.set_function(lambda: free_bytes(snapshots))
         self.snapshot_errors = Counter("headrace_snapshot_errors", "Snapshots that failed", registry=registry)
         self.conserved = Gauge("headrace_events_conserved", "1 while every event has one outcome", registry=registry)
         self.conserved.set(1)

@@ -1,8 +1,11 @@
-"""What alerts rely on: counters that begin at 0, and a loss of count that stays told."""
+"""What alerts rely on: counters that begin at 0, a loss of count that stays told, and what is free on the disk."""
 
 from __future__ import annotations
 
+import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +26,18 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def processor() -> Processor:
     return new_processor(Settings(learning={"width": 8}), torch.device("cpu"))
+
+
+def test_what_is_free_is_what_the_disk_says(registry: CollectorRegistry, tmp_path: Path) -> None:
+    LearnerMetrics(registry, snapshots=tmp_path)
+    said = registry.get_sample_value("headrace_snapshot_disk_free_bytes")
+    assert said == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+
+
+def test_a_folder_that_is_gone_leaves_the_other_metrics_alone(registry: CollectorRegistry, tmp_path: Path) -> None:
+    LearnerMetrics(registry, snapshots=tmp_path / "gone")
+    assert math.isnan(registry.get_sample_value("headrace_snapshot_disk_free_bytes") or 0.0)
+    assert registry.get_sample_value("headrace_events_consumed_total") == 0
 
 
 @pytest.mark.parametrize(
