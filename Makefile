@@ -1,5 +1,5 @@
-# Every target sets .venv up by itself on a fresh machine: Python 3.11 and, for the real broker, Java 17 and Maven.
-# The tests of the live page also need Chromium with its driver (Debian: chromium, chromium-driver).
+# Every target sets .venv up by itself on a fresh machine: Python 3.11 and, for the real broker, Java 17 and Maven;
+# for the tests also Prometheus with promtool, and Chromium with its driver (Debian: prometheus, chromium, chromium-driver).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -175,7 +175,7 @@ def learner_parts(
         snapshots=Early(FileSnapshotStore(folder, ladder)),
         who=identity(device, threads),
         clock=clock,
-        metrics=LearnerMetrics(registry),
+        metrics=LearnerMetrics(registry, inputs, settings.snapshot_folder),
         health=health,
         accept_gap=accept_gap,
         note=FileNote(settings.snapshot_folder / "attempts"),

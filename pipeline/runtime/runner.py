@@ -138,7 +138,7 @@ class Runner:
         if recovered.anew or self._trials.halving:
             self._writer.write(self.processor, self.standing)
         self._seek(source)
-        self._parts.metrics.epoch.set(self.standing.epoch)
+        self._parts.metrics.recovered(self.standing.epoch, self.processor)
         self._parts.desk.open(self.processor, self.standing.epoch)
         self._parts.health.ready.set()
         log.info("ready: reading %d partitions, epoch %d", len(self._begun), self.standing.epoch)
