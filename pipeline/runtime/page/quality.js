@@ -4,7 +4,7 @@ import { at, draw, fill, make, tell } from "./dom.js";
 import { count, ndcg, time } from "./numbers.js";
 
 const HEIGHT = 296;
-const EDGE = { top: 18, bottom: 26, left: 38 };
+const EDGE = { top: 30, bottom: 26, left: 38 };
 const LABEL_PX = 17;
 const TABLE_ROWS = 12;
 const OURS = "headrace";
@@ -73,7 +73,7 @@ export class Quality {
         : [draw("circle", { cx: x, cy: scale.y(valueOf(near, key)), r: 4, class: `dot peer-${index}` })],
     );
     const rule = draw("line", { x1: x, x2: x, y1: EDGE.top, y2: HEIGHT - EDGE.bottom, class: "rule" });
-    return [rule, ...dots, draw("text", { x: EDGE.left + 4, y: 12, class: "reading" }, words)];
+    return [rule, ...dots, draw("text", { x: 0, y: 12, class: "reading" }, words)];
   }
 
   tabulate() {
