@@ -46,7 +46,7 @@ def attribute(learner: Learner, asked: Questions, ranked: Predictions, pairs: in
     steps = length + 1
     place_OL = torch.argsort(orders_OL, dim=1)
     kept_ML = (place_OL[:, None, :] < torch.arange(steps)[None, :, None]).flatten(0, 1)
-    worth_MC = torch.cat([_worth(learner, asked, ranked, part_ML) for part_ML in kept_ML.split(CHUNK)])
+    worth_MC = torch.cat([_worth(learner, asked, ranked, part_ML) for part_ML in torch.split(kept_ML, CHUNK)])
     worth_OSC = worth_MC.view(len(orders_OL), steps, -1)
     added_OLC = (worth_OSC[:, 1:] - worth_OSC[:, :-1]).double()
     by_entry_OLC = added_OLC.gather(1, place_OL[:, :, None].expand(-1, -1, added_OLC.shape[2]))

@@ -97,9 +97,9 @@ def _among(
     rows_C, present_C = ranked.rows_QC[0].clone(), ranked.lists.present_QC[0].clone()
     found: dict[int, tuple[int, bool]] = {}
     for row in rows:
-        at = torch.nonzero((rows_C == row) & present_C).flatten().tolist()
-        if at:
-            found[row] = (at[0], True)
+        places: list[int] = torch.nonzero((rows_C == row) & present_C).flatten().tolist()
+        if places:
+            found[row] = (places[0], True)
     worst_first = [at for at in _worst_first(ranked) if (at, True) not in found.values()]
     for row in dict.fromkeys(rows):
         if row not in found:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from consumers.kafka_connection import connection_options
 from pipeline.encoding.build import check_model
@@ -18,7 +18,10 @@ from pipeline.settings import Settings
 from pipeline.showing import shown
 from producers.kafka_checkup import look_at_topics, try_transaction
 
-OK, WARN, FAIL = "ok", "warn", "fail"
+How = Literal["ok", "warn", "fail"]
+OK: Final = "ok"
+WARN: Final = "warn"
+FAIL: Final = "fail"
 SLOW_S = 1.0
 AHEAD_S = 5.0
 SLOW_DISK_S = 0.1
@@ -32,7 +35,7 @@ class Finding:
     """One thing that was tried: how it went, what was found, and what to do where it is not well."""
 
     what: str
-    how: Literal["ok", "warn", "fail"]
+    how: How
     found: str
     advice: str = ""
 

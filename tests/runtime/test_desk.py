@@ -132,7 +132,7 @@ def test_who_is_unknown_gets_what_is_trending(ran: Ran) -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_is_told(ran: Ran, path: str, status: int, told: str) -> None:
-    answer, body = ran.ask(path)
+    answer, body = ran.ask(path.replace("/u1", f"/{ran.users[0]}"))
     assert answer.status == status
     assert told in body["error"]
 
