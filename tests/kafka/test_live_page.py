@@ -73,6 +73,7 @@ def test_a_click_changes_the_list_within_a_second(driver: Chrome, world: World) 
         assert statistics.median(times) < WITHIN_MS
         assert all(len(rows) == 10 for rows in seen)
         assert len({tuple(rows) for rows in seen}) > 1, "the list changes"
+        until(lambda: not all_of(driver, ".leaving"), "for the rows to have moved")
         assert axe(driver) == []
         assert said(driver) == []
         published = lists_of(world, "ada")
