@@ -120,6 +120,7 @@ class Runner:
                 log.warning("%s: %s; starting again from the log", type(error).__name__, error)
                 self._parts.metrics.epochs.labels("aborted").inc()
                 self._parts.health.ready.clear()
+                self._parts.health.turn()  # alive: to be started anew would not bring Kafka back
                 stop.wait(RETRY_S)
             finally:
                 self._parts.desk.close()

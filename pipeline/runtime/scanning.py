@@ -14,7 +14,8 @@ WAIT_S = 1.0
 def scanned(source: Source, patience: int = 3, only: str | None = None) -> Iterator[list[Record]]:
     """The records of a source's topics, batch by batch, from the first that is held to the end as it is now.
 
-    With `only` the others of its topics are passed over. Ends early after so many polls without any: behind the last records may lie markers alone.
+    With `only` the others of its topics are passed over. Ends early after so many polls without any: behind the
+    last records may lie markers alone.
     """
     starts = source.starts()
     source.seek(starts)

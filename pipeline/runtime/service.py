@@ -49,14 +49,10 @@ def serve(
         if live is not None and settings.metrics.page:
             log.info("the live page is on http://%s:%d/", settings.metrics.host, server.port)
             live.pulse.start()
-        # The parts first: the snapshot is read while Kafka is waited for.
-        parts = None
+        prepare_topics(settings)
         if stage != "embedder":
             desk = None if live is None else live.desk
-            parts = learner_parts(settings, registry, health, accept_gap=accept_gap, desk=desk)
-        prepare_topics(settings)
-        if parts is not None:
-            runner = Runner(parts)
+            runner = Runner(learner_parts(settings, registry, health, accept_gap=accept_gap, desk=desk))
             threads.append(supervised("learner", lambda: runner.run(stop), stop, failures))
         if stage != "learner":
             if stage == "embedder":
