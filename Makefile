@@ -1,4 +1,5 @@
-# Every target sets .venv up by itself on a fresh machine: Python 3.11 and, for the real broker, Java 17 and Maven.
+# Every target sets .venv up by itself on a fresh machine: Python 3.11 and, for the real broker, Java 17 and Maven;
+# for the tests also Prometheus with promtool, and Chromium with its driver (Debian: prometheus, chromium, chromium-driver).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -215,11 +215,15 @@ class Epochs(Section):
 
 
 class Metrics(Section):
-    """Where /metrics, /livez and /readyz are served."""
+    """Where /metrics, /livez and /readyz are served, the live page and lists for whoever pulls them."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=9464, ge=0, le=65535)
     peers: bool = True
+    page: bool = True
+    lists: bool = False
+    requests_per_s: float = Field(default=100.0, gt=0, le=1e6)
+    tracing: bool = False
     token: Secret = None
     token_file: Path | None = None
 

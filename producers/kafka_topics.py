@@ -63,7 +63,7 @@ def create_topics(bootstrap: str, settings: Settings, options: Mapping[str, Any]
             missing = {name: plan for name, plan in plans.items() if name not in existing}
             if missing:
                 existing |= _create(admin, missing, settings)
-            return _warnings(admin, {name: plans[name] for name in sorted(existing)})
+            return topic_warnings(admin, {name: plans[name] for name in sorted(existing)})
         finally:
             admin.close()
     except KafkaError as error:
@@ -94,7 +94,8 @@ def _create(admin: KafkaAdminClient, missing: Mapping[str, TopicPlan], settings:
     return overtaken
 
 
-def _warnings(admin: KafkaAdminClient, existing: Mapping[str, TopicPlan]) -> list[str]:
+def topic_warnings(admin: KafkaAdminClient, existing: Mapping[str, TopicPlan]) -> list[str]:
+    """What breaks a promise in how existing topics are set up, in plain words."""
     if not existing:
         return []
     asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in existing]

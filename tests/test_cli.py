@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from pipeline.runtime.broker import Broker
 from pipeline.runtime.cli import app
 
-COMMANDS = ["run", "broker", "publish", "evaluate", "dump", "demo", "rewind", "erase"]
+COMMANDS = ["run", "broker", "publish", "evaluate", "dump", "demo", "rewind", "erase", "why", "doctor"]
 METRICS = {
     "n", "hr", "ndcg", "recall", "precision", "f1", "mrr", "auc", "coverage", "gini", "last_half_ndcg", "new_item_n",
     "new_item_ndcg", "new_user_n", "new_user_ndcg", "events_per_second", "seconds", "peak_rss_mb",

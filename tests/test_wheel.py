@@ -39,7 +39,8 @@ def test_it_carries_every_module_of_the_checkout(unpacked: Path) -> None:
 
 
 def test_it_carries_config_schemas_demo_data_and_licences(unpacked: Path) -> None:
-    for pattern in ("config/*.yaml", "config/schemas/*.json", "config/demo/*", "pipeline/runtime/broker/*"):
+    patterns = ("config/*.yaml", "config/schemas/*.json", "config/demo/*", "pipeline/runtime/broker/*")
+    for pattern in (*patterns, "pipeline/runtime/page/*"):
         ours = {p.relative_to(ROOT) for p in ROOT.glob(pattern) if p.is_file() and p.suffix != ".pyc"}
         assert ours
         assert ours <= {p.relative_to(unpacked) for p in unpacked.rglob("*") if p.is_file()}

@@ -20,6 +20,7 @@ from pipeline.epochs.intake import IDENTIFY, Intake, Ledger, Timed, take_in
 from pipeline.epochs.joiner import Joined, Joiner
 from pipeline.epochs.publication import Publication
 from pipeline.epochs.rewinding import Named
+from pipeline.epochs.tracing import trace_of
 from pipeline.evaluation.prequential import Prequential
 from pipeline.evaluation.rival import Tournament
 from pipeline.learning.audience import Audience
@@ -88,6 +89,7 @@ class Processor:
         self.prequential = Prequential((*self.peers, *self.tournament.names), k, halves=halves)
         self.state_digest = START
         self.triggers: dict[int, str] = {}
+        self.traces: dict[int, bytes] = {}
         self.decode = decode
         self._dead_letter = dead_letter
 
@@ -273,6 +275,9 @@ class Processor:
         times = torch.tensor([touched[row].time for row in rows], dtype=torch.int64)
         self.audience.touch(torch.tensor(rows, dtype=torch.int64), times, clock)
         self.triggers = {row: touched[row].event_id for row in rows}
+        events = {row: last for row in rows if isinstance(last := touched[row], Timed)}
+        found = {row: trace_of(last.record.headers) for row, last in events.items() if last.record.headers}
+        self.traces = {row: trace for row, trace in found.items() if trace is not None}
 
     def _applied(self, intake: Intake, publication: Publication, losses: list[tuple[float, float]]) -> Applied:
         digest = StateDigest(self.state_digest)

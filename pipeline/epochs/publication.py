@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.epochs.digest import config_hash
 from pipeline.epochs.intake import NO_WATERMARK
+from pipeline.epochs.tracing import TRACEPARENT
 from pipeline.learning.lists import MadeList, recommend, similar, trending
-from pipeline.messages import Output, Recommendations, Recommended, Similar, encode
+from pipeline.messages import Headers, Output, Recommendations, Recommended, Similar, encode
 
 if TYPE_CHECKING:
     from pipeline.epochs.processor import Processor
@@ -61,11 +62,16 @@ class Publication:
 
     def _home(self, made: MadeList) -> None:
         user_id = self._of.learner.users.ids.name(made.user)
-        self._add(made.name, user_id, made.items, self._of.triggers.get(made.user))
+        trace = self._of.traces.get(made.user)
+        headers = () if trace is None else ((TRACEPARENT, trace),)
+        self._add(made.name, user_id, made.items, self._of.triggers.get(made.user), headers)
 
-    def _add(self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None) -> None:
+    def listed(
+        self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None
+    ) -> Recommendations:
+        """A list as it is published."""
         now = self._of.ledger.watermark
-        listed = Recommendations(
+        return Recommendations(
             list=name,
             user_id=user_id,
             request_id=f"{self._epoch:x}-{self._of.ledger.hash(name, user_id) & 0xFFFFFFFFFFFFFFFF:016x}",
@@ -77,8 +83,18 @@ class Publication:
             trigger_event_id=trigger,
             items=items,
         )
+
+    def trending(self, size: int) -> tuple[Recommended, ...]:
+        """What is liked most lately, by everybody."""
+        learner = self._of.learner
+        return trending(learner, learner.popularity.count_HI[TRENDING_HORIZON], size, self._of.ledger.watermark)
+
+    def _add(
+        self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None, headers: Headers = ()
+    ) -> None:
         key = f"{name}:{user_id}".encode()
-        self.outputs.append(Output(self._topic, key, encode(listed), (), user_id.encode()))
+        listed = self.listed(name, user_id, items, trigger)
+        self.outputs.append(Output(self._topic, key, encode(listed), headers, user_id.encode()))
         self.lists += 1
 
     def _similar(self) -> None:
@@ -97,7 +113,6 @@ class Publication:
         if not self._of.audience.trending_due(self._clock) or self._settings.trending_size == 0:
             return
         learner, size, watermark = self._of.learner, self._settings.trending_size, self._of.ledger.watermark
-        everywhere = learner.popularity.count_HI[TRENDING_HORIZON]
-        self._add(TRENDING, EVERYONE, trending(learner, everywhere, size, watermark), None)
+        self._add(TRENDING, EVERYONE, self.trending(size), None)
         for segment, count_I in self._of.segments.counts(len(learner.catalogue)):
             self._add(f"{TRENDING}/{segment}", EVERYONE, trending(learner, count_I, size, watermark), None)

@@ -77,6 +77,7 @@ def replay(
     exact: bool,
     new: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_applied: Callable[[Manifest, Applied], None] = lambda manifest, applied: None,
 ) -> Replayed:
     """Do committed epochs again, those that a rewind took back without what it leaves out.
 
@@ -96,6 +97,7 @@ def replay(
             records = taken_back.kept(manifest, records)
             applied = _again(processor, manifest, records)
             taken_back.applied(manifest, applied.outputs)
+            on_applied(manifest, applied)
             events += _events(manifest, processor.settings.topic("events"))
         if undone.by(manifest.epoch) is None and not (new and done == len(manifests)):
             if exact and not found.missed and processor.state_digest != manifest.state_digest:

@@ -147,6 +147,10 @@ class Learner:
         items = banned_QI.shape[1]
         filler_I = self.popularity.count_HI[1, :items]
         rows_QC, present_QC = candidates(answers, banned_QI, filler_I, self.settings.learning.candidates)
+        return self.weigh(questions, answers, rows_QC, present_QC)
+
+    def weigh(self, questions: Questions, answers: Answers, rows_QC: Tensor, present_QC: Tensor) -> Predictions:
+        """These candidates [Q, C], scored by the dynamic weights."""
         feature_QCK = features(answers.at(rows_QC), self._logarithmic_S, present_QC) * answers.asked_S().repeat(2)
         maturity_QC = maturity(self.catalogue.count_I[rows_QC])
         lists = Lists(feature_QCK, maturity_QC, context(questions, self.track_US), present_QC)

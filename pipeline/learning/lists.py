@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.learning.batch import Questions, top
+from pipeline.learning.batch import History, Questions, top
 from pipeline.learning.diversity import diversified
 from pipeline.learning.learner import Learner, Predictions
 from pipeline.learning.weights import Lists
@@ -45,22 +45,55 @@ def recommend(learner: Learner, users: Sequence[int], watermark: int) -> Iterato
 
 
 def _recommend(learner: Learner, user_Q: Tensor, watermark: int) -> Iterator[MadeList]:
-    items = len(learner.catalogue)
-    history, consumed_QI = learner.users.windows(user_Q, items)
-    if items == 0:
+    history, consumed_QI = learner.users.windows(user_Q, len(learner.catalogue))
+    if len(learner.catalogue) == 0:
         for name in learner.settings.publishing.lists:
             yield from (MadeList(user, name, [], ()) for user in user_Q.tolist())
         return
-    hidden_QI = ~learner.catalogue.showable(watermark, learner.undescribed)[None, :].expand_as(consumed_QI)
-    questions = Questions(user_Q, history, hidden_QI, learner.circumstances.of(user_Q))
+    questions = question(learner, user_Q, history, watermark)
     answers = learner.ask(questions)
     for name, wanted in learner.settings.publishing.lists.items():
-        banned_QI = hidden_QI if wanted.allow_repeats else hidden_QI | consumed_QI
-        admitted_I = learner.catalogue.admitted(wanted)
-        if admitted_I is not None:
-            banned_QI = banned_QI | ~admitted_I
-        ranked = learner.rank(questions, answers, banned_QI)
-        yield from _explained(learner, user_Q, name, wanted, ranked)
+        banned_QI = banned(learner, wanted, questions.banned_QI, consumed_QI)
+        yield from _explained(learner, user_Q, name, wanted, learner.rank(questions, answers, banned_QI))
+
+
+def pulled(
+    learner: Learner, user: int, name: str, watermark: int, size: int | None = None, exclude: Sequence[str] = ()
+) -> MadeList:
+    """A user's list as it would be published now, of another size or without some items; changes nothing.
+
+    `size` is at most `learning.candidates`.
+    """
+    configured = learner.settings.publishing.lists[name]
+    wanted = configured.model_copy(
+        update={"size": size or configured.size, "exclude_items": (*configured.exclude_items, *exclude)}
+    )
+    if len(learner.catalogue) == 0:
+        return MadeList(user, name, [], ())
+    user_Q, ranked = torch.tensor([user]), ranking(learner, user, wanted, watermark)[1]
+    return next(_explained(learner, user_Q, name, wanted, ranked))
+
+
+def ranking(learner: Learner, user: int, wanted: ListSettings, watermark: int) -> tuple[Questions, Predictions]:
+    """What a list of one user is chosen from: the question, and its candidates with their scores; changes nothing."""
+    history, consumed_QI = learner.users.glimpse(user, len(learner.catalogue))
+    asked = question(learner, torch.tensor([user]), history, watermark)
+    banned_QI = banned(learner, wanted, asked.banned_QI, consumed_QI)
+    return asked, learner.rank(asked, learner.ask(asked), banned_QI)
+
+
+def question(learner: Learner, user_Q: Tensor, history: History, watermark: int) -> Questions:
+    """What each of these users would like next; banned is what nobody may be shown."""
+    showable_I = learner.catalogue.showable(watermark, learner.undescribed)
+    hidden_QI = ~showable_I[None, :].expand(len(user_Q), -1)
+    return Questions(user_Q, history, hidden_QI, learner.circumstances.of(user_Q))
+
+
+def banned(learner: Learner, wanted: ListSettings, hidden_QI: Tensor, consumed_QI: Tensor) -> Tensor:
+    """[Q, I] what a list may not show these users."""
+    banned_QI = hidden_QI if wanted.allow_repeats else hidden_QI | consumed_QI
+    admitted_I = learner.catalogue.admitted(wanted)
+    return banned_QI if admitted_I is None else banned_QI | ~admitted_I
 
 
 def _explained(
@@ -84,6 +117,15 @@ def _explained(
             for row, score, reasons in zip(rows, scores[q], told[q], strict=False)
         )
         yield MadeList(user, name, rows, items)
+
+
+def scorers_of(learner: Learner, lists: Lists, place: int) -> tuple[Reason, ...]:
+    """Of one candidate of one list: what each scorer adds, the strongest first, then their interaction."""
+    weight, contribution, interaction_QN = learner.weights.explain(lists)
+    share_S, weight_S = _by_scorer(learner, contribution)[0, place], _by_scorer(learner, weight)[0, place]
+    order = torch.argsort(share_S.abs(), descending=True, stable=True).tolist()
+    told = [Reason(learner.scorers[s].name, float(weight_S[s]), float(share_S[s])) for s in order]
+    return (*told, Reason(INTERACTION, 1.0, float(interaction_QN[0, place])))
 
 
 def _by_scorer(learner: Learner, feature_QNK: Tensor) -> Tensor:

@@ -125,6 +125,10 @@ class Paging:
         found = [extra_of(self._seen(int(place[row]), row))[begin:end] for row in rows.tolist()]
         return np.stack(found)
 
+    def look(self, row: int) -> Words:
+        """A cold user's record, without bringing them back. Raises ColdDamaged."""
+        return self._record(row, int(self._users.place_U[row]))
+
     def drop(self, row: int) -> None:
         """A cold user is erased: the segment is written anew without them when the epoch ends."""
         number = int(self._users.place_U[row]) >> 32

@@ -13,7 +13,7 @@ from pipeline.learning import kernels
 from pipeline.learning.arena import Ids, grown
 from pipeline.learning.batch import NO_ITEM, History, Interactions
 from pipeline.learning.paging import MemoryColdStore, Paging, Slotted, extra_of
-from pipeline.learning.paging_kernels import CONSUMED, unpack
+from pipeline.learning.paging_kernels import CONSUMED, ENTRIES, HEAD, unpack
 from pipeline.ports import ColdStore
 
 EPOCH_2000_S = 946_684_800
@@ -145,6 +145,23 @@ class Users:
             found.item_QL.numpy(), found.code_QL.numpy(), found.time_QL.numpy(), mask_QI.numpy(),
         )  # fmt: skip
         found.count_Q.copy_(self.count_U[user_Q])
+        return found, mask_QI
+
+    def glimpse(self, user: int, items: int) -> tuple[History, Tensor]:
+        """As `windows` of one user, but whoever is paged out stays there: nothing changes. Raises ColdDamaged."""
+        if self.place_U[user] < 0:
+            return self.windows(torch.tensor([user]), items)
+        words = self.paging.look(user)
+        found = _empty_history(1, self.item_SL.shape[1])
+        entries, consumed = int(words[ENTRIES]), int(words[CONSUMED])
+        parts = np.split(words[HEAD : HEAD + 3 * entries], 3)
+        for out, fill, part in zip((found.item_QL, found.code_QL, found.time_QL), (NO_ITEM, 0, 0), parts, strict=True):
+            out.fill_(fill)
+            out[0, :entries] = torch.from_numpy(part.copy())
+        found.count_Q[0] = self.count_U[user]
+        mask_QI = torch.zeros(1, items, dtype=torch.bool)
+        eaten = torch.from_numpy(words[HEAD + 3 * entries : HEAD + 3 * entries + consumed].astype(np.int64))
+        mask_QI[0, eaten[eaten < items]] = True
         return found, mask_QI
 
     def merge(self, source_id: str, target_id: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.runtime.console import Stop, UsageError, importing, telling
+from pipeline.runtime.doctor_command import doctor
 from pipeline.runtime.erase_command import erase
 from pipeline.runtime.evaluate_command import evaluate
 from pipeline.runtime.options import (
@@ -26,6 +27,7 @@ from pipeline.runtime.options import (
 from pipeline.runtime.publish_command import publish
 from pipeline.runtime.rewind_command import rewind
 from pipeline.runtime.snapshot_commands import snapshot
+from pipeline.runtime.why_command import why
 from pipeline.settings import Settings
 from pipeline.settings_secrets import how_given, secret_keys
 
@@ -169,6 +171,8 @@ def demo(
 
 app.command()(rewind)
 app.command()(erase)
+app.command()(why)
+app.command()(doctor)
 
 
 def _refuse_secrets(arguments: Iterable[str]) -> None:

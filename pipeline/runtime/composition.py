@@ -29,18 +29,25 @@ from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FileSnapshotStore
 from pipeline.learning.ordering import ranks
-from pipeline.messages import Record
+from pipeline.messages import Record, Undecodable
 from pipeline.ports import ColdStore, CommitUnknown, Encoder, Fenced
+from pipeline.runtime.api import Live, Refused, Where
+from pipeline.runtime.desk import Desk
 from pipeline.runtime.embedder import Embedder
 from pipeline.runtime.erasure import Reading
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
+from pipeline.runtime.pulse import Pulse
 from pipeline.runtime.runner import Health, Parts
 from pipeline.runtime.scanning import scanned
+from pipeline.runtime.serving import open_to_others
 from pipeline.runtime.snapshot_files import ReadSnapshots
 from pipeline.runtime.snapshots import Early
+from pipeline.runtime.spans import NoSpans, OpenTelemetrySpans
+from pipeline.runtime.titles import Titles, follow
 from pipeline.settings import Settings, SettingsError
 from producers.dead_letters import dead_letter_output
 from producers.kafka import KafkaSink
+from producers.kafka_events import EventPublisher
 from producers.kafka_topics import create_topics
 
 log = logging.getLogger(__name__)
@@ -130,7 +137,12 @@ def prepare_kernels() -> None:
 
 
 def learner_parts(
-    settings: Settings, registry: CollectorRegistry, health: Health, *, accept_gap: bool = False
+    settings: Settings,
+    registry: CollectorRegistry,
+    health: Health,
+    *,
+    accept_gap: bool = False,
+    desk: Desk | None = None,
 ) -> Parts:
     """What a learner is made of: Kafka, and the snapshot folder, which it now owns. Raises FolderInUse."""
     prepare_kernels()
@@ -163,11 +175,43 @@ def learner_parts(
         snapshots=Early(FileSnapshotStore(folder, ladder)),
         who=identity(device, threads),
         clock=clock,
-        metrics=LearnerMetrics(registry),
+        metrics=LearnerMetrics(registry, inputs, settings.snapshot_folder),
         health=health,
         accept_gap=accept_gap,
         note=FileNote(settings.snapshot_folder / "attempts"),
+        desk=desk or Desk(),
+        spans=OpenTelemetrySpans() if settings.metrics.tracing else NoSpans(),
     )
+
+
+def live_page(settings: Settings, registry: CollectorRegistry, health: Health, stop: threading.Event) -> Live:
+    """What the page is made of: its titles are read once the learner is ready, its clicks go to the events topic.
+
+    They do where nobody else can reach the page, or whoever does bears a token.
+    """
+    connection, decode = Connection(settings.kafka), decoder_of(settings)
+    bootstrap, topic = settings.kafka.bootstrap, settings.topic("events")
+    publisher = EventPublisher(bootstrap, topic, decode, connection.options)
+    titles = Titles()
+
+    def publish(value: bytes) -> Where:
+        try:
+            where, offset = publisher.publish(value)
+        except Undecodable as error:
+            raise Refused(str(error)) from None
+        return Where(where.topic, where.partition, offset)
+
+    def titled() -> None:
+        while not health.ready.wait(0.2) and not stop.is_set():
+            pass
+        items = [settings.topic("items")]
+        follow(titles, lambda: KafkaSource(bootstrap, items, options=connection.options()), decode, stop)
+        publisher.close()
+
+    threading.Thread(target=titled, name="titles").start()
+    metrics = settings.metrics
+    private = not open_to_others(metrics.host) or metrics.token is not None or metrics.token_file is not None
+    return Live(Desk(), titles, Pulse(registry, health), publish if private else None, stop.is_set)
 
 
 @contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
@@ -10,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from pipeline.epochs.history import Past
 from pipeline.epochs.processor import Applied, Processor
-from pipeline.messages import Record, TopicPartition
+from pipeline.messages import FULL_EFFORT, Record, TopicPartition
 from pipeline.runtime.embedder import Embedder
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
@@ -49,10 +52,19 @@ class PastMetrics(Collector):
             yield CounterMetricFamily(name, text, value=getattr(self._past, attribute))
 
 
+def free_bytes(folder: Path | None) -> float:
+    """What this process may still write where the folder lies; NaN where there is none, or nobody can tell."""
+    try:
+        return math.nan if folder is None else shutil.disk_usage(folder).free
+    except OSError:
+        return math.nan
+
+
 class LearnerMetrics:
     """The learner's metrics in a registry of its own."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, topics: Iterable[str] = (), snapshots: Path | None = None) -> None:
+        """Dead letters of `topics` count from 0; what is free where `snapshots` lie is asked for at every scrape."""
         self.registry = registry
         self.consumed = Counter("headrace_events_consumed", "Event records read", registry=registry)
         self.events = Counter("headrace_events", "Event records by outcome", ["outcome"], registry=registry)
@@ -90,14 +102,32 @@ class LearnerMetrics:
         self.snapshot_time = Gauge(
             "headrace_snapshot_timestamp_seconds", "When the last snapshot was complete", registry=registry
         )
+        self.snapshot_disk_free = Gauge(
+            "headrace_snapshot_disk_free_bytes", "Free on the disk of the snapshots", registry=registry
+        )
+        self.snapshot_disk_free.set_function(lambda: free_bytes(snapshots))
         self.snapshot_errors = Counter("headrace_snapshot_errors", "Snapshots that failed", registry=registry)
         self.conserved = Gauge("headrace_events_conserved", "1 while every event has one outcome", registry=registry)
         self.conserved.set(1)
         self.past = PastMetrics(registry)
+        self._start_at_zero(topics)
+
+    def _start_at_zero(self, topics: Iterable[str]) -> None:
+        """Make the counters whose labels are known: of one that begins at 1 Prometheus sees no increase."""
         for outcome in OUTCOMES:
             self.events.labels(outcome)
         for result in ("committed", "aborted", "replayed"):
             self.epochs.labels(result)
+        for topic in topics:
+            self.dead.labels(topic)
+        for level in map(str, range(FULL_EFFORT + 1)):
+            self.effort_seconds.labels(level)
+            self.effort_events.labels(level)
+
+    def recovered(self, epoch: int, processor: Processor) -> None:
+        """A start is over. The drifts that its state brings along were counted by the process that saw them."""
+        self.epoch.set(epoch)
+        self._drifts = processor.learner.drift.detected
 
     def epoch_committed(self, epoch: int, applied: Applied, processor: Processor) -> None:
         """Count a committed epoch."""
@@ -105,7 +135,9 @@ class LearnerMetrics:
         self.consumed.inc(counts.consumed)
         for outcome in OUTCOMES:
             self.events.labels(outcome).inc(getattr(counts, outcome))
-        self.conserved.set(1 if counts.conserved else 0)
+        if not counts.conserved:
+            # For good: a later epoch that is right must not hide it from the next scrape.
+            self.conserved.set(0)
         self.lists.inc(counts.lists)
         for letter in applied.dead_letters:
             self.dead.labels(letter.record.topic).inc()

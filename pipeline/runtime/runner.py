@@ -30,10 +30,12 @@ from pipeline.epochs.recovery import Identity, Recovered, overtaken, recover
 from pipeline.epochs.replay import Progress
 from pipeline.messages import Manifest, Poisoned, Record, TopicPartition
 from pipeline.ports import Clock, ColdDamaged, CommitUnknown, Fenced, Sink, SnapshotStore, Source
+from pipeline.runtime.desk import Desk
 from pipeline.runtime.governor import Governor
 from pipeline.runtime.metrics import LearnerMetrics
 from pipeline.runtime.replaying import ReplayReport
 from pipeline.runtime.snapshots import SnapshotWriter, Task, in_thread
+from pipeline.runtime.spans import NoSpans, Spans
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,8 @@ class Parts:
     accept_gap: bool = False
     beside: Callable[[Callable[[], None]], Task] = in_thread
     note: Note = field(default_factory=MemoryNote)
+    desk: Desk = field(default_factory=Desk)
+    spans: Spans = field(default_factory=NoSpans)
 
 
 class Runner:
@@ -116,8 +120,11 @@ class Runner:
                 log.warning("%s: %s; starting again from the log", type(error).__name__, error)
                 self._parts.metrics.epochs.labels("aborted").inc()
                 self._parts.health.ready.clear()
+                self._parts.health.turn()  # alive: to be started anew would not bring Kafka back
                 stop.wait(RETRY_S)
             finally:
+                self._parts.desk.close()
+                self._parts.spans.end(None)
                 with suppress(ConnectionError):
                     if source is not None:
                         source.close()
@@ -132,7 +139,8 @@ class Runner:
         if recovered.anew or self._trials.halving:
             self._writer.write(self.processor, self.standing)
         self._seek(source)
-        self._parts.metrics.epoch.set(self.standing.epoch)
+        self._parts.metrics.recovered(self.standing.epoch, self.processor)
+        self._parts.desk.open(self.processor, self.standing.epoch)
         self._parts.health.ready.set()
         log.info("ready: reading %d partitions, epoch %d", len(self._begun), self.standing.epoch)
         looked = shown = time.monotonic()
@@ -210,14 +218,19 @@ class Runner:
         epoch = self.standing.epoch + 1
         stepped = time.monotonic()
         poisoned = self._trials.begin(self.standing.positions, records)
-        with metrics.stage.labels("step").time():
+        self._parts.desk.hold()
+        spans = self._parts.spans
+        spans.begin(epoch, records)
+        with metrics.stage.labels("step").time(), spans.stage("step"):
             applied = self._step(epoch, records, now, effort, poisoned)
         stepped = time.monotonic() - stepped
         manifest = self._manifest(epoch, applied, records, after, now, effort, poisoned)
-        with metrics.stage.labels("commit").time():
+        with metrics.stage.labels("commit").time(), spans.stage("commit"):
             offset = sink.commit(applied.outputs, manifest, after)
         self.standing = self.standing.after(manifest, offset)
         self._trials.committed()
+        self._parts.desk.committed(epoch, applied)
+        spans.end(applied.counts.lists)
         seconds = time.monotonic() - began
         self._governor.learned(effort, events, seconds)
         metrics.epoch_committed(epoch, applied, self.processor)

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
+from starlette.routing import Route
 
-from pipeline.runtime.composition import learner_parts, prepare_topics, run_embedder, supervised
+from pipeline.runtime.api import Bucket, Live, list_routes, page_files, page_routes
+from pipeline.runtime.composition import learner_parts, live_page, prepare_topics, run_embedder, supervised
 from pipeline.runtime.metrics import EmbedderMetrics
 from pipeline.runtime.runner import Health, Runner
-from pipeline.runtime.serving import HttpServer, application, open_to_others
+from pipeline.runtime.serving import HttpServer, ServingFailed, application, open_to_others
 from pipeline.settings import Settings
 from pipeline.settings_secrets import secret
 
@@ -31,16 +33,26 @@ def serve(
     failures: list[BaseException] = []
     threads: list[threading.Thread] = []
     token = secret(settings.metrics.token, settings.metrics.token_file, "metrics.token")
-    server = HttpServer(application(registry, health, token), settings.metrics.host, settings.metrics.port)
+    live = None if stage == "embedder" or not _is_shown(settings) else live_page(settings, registry, health, stop)
+    asked, files = ([], []) if live is None else _routes(settings, live)
+    local = token is None and not open_to_others(settings.metrics.host)
+    app = application(registry, health, token, asked=asked, files=files, local=local)
+    try:
+        server = HttpServer(app, settings.metrics.host, settings.metrics.port)
+    except ServingFailed:
+        stop.set()
+        raise
     try:
         if token is None and open_to_others(settings.metrics.host):
             log.warning("metrics.host %s lets other machines read /metrics; see metrics.token", settings.metrics.host)
         log.info("metrics on http://%s:%d/metrics", settings.metrics.host, server.port)
-        # The parts first: the snapshot is read while Kafka is waited for.
-        parts = None if stage == "embedder" else learner_parts(settings, registry, health, accept_gap=accept_gap)
+        if live is not None and settings.metrics.page:
+            log.info("the live page is on http://%s:%d/", settings.metrics.host, server.port)
+            live.pulse.start()
         prepare_topics(settings)
-        if parts is not None:
-            runner = Runner(parts)
+        if stage != "embedder":
+            desk = None if live is None else live.desk
+            runner = Runner(learner_parts(settings, registry, health, accept_gap=accept_gap, desk=desk))
             threads.append(supervised("learner", lambda: runner.run(stop), stop, failures))
         if stage != "learner":
             if stage == "embedder":
@@ -64,6 +76,20 @@ def serve(
     finally:
         stop.set()
         server.close()
+        if live is not None:
+            live.pulse.close()
     if failures:
         raise failures[0]
     log.info("stopped")
+
+
+def _is_shown(settings: Settings) -> bool:
+    return settings.metrics.page or settings.metrics.lists
+
+
+def _routes(settings: Settings, live: Live) -> tuple[list[Route], list[Route]]:
+    """What is asked for, and the page's files."""
+    bucket = Bucket(settings.metrics.requests_per_s)
+    asked = page_routes(live, bucket) if settings.metrics.page else []
+    asked += list_routes(live, bucket) if settings.metrics.lists else []
+    return asked, page_files() if settings.metrics.page else []

@@ -1,4 +1,4 @@
-"""HTTP beside the loop: /metrics for Prometheus, /livez and /readyz for an orchestrator, / for a person."""
+"""HTTP beside the loop: /metrics for Prometheus, /livez and /readyz for an orchestrator, the page for a person."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.runtime.runner import Health
 from pipeline.settings import SettingsError
@@ -44,11 +45,22 @@ def open_to_others(host: str) -> bool:
         return host != "localhost"
 
 
-def application(registry: CollectorRegistry, health: Health, token: str | None = None) -> Starlette:
+def application(
+    registry: CollectorRegistry,
+    health: Health,
+    token: str | None = None,
+    *,
+    asked: Sequence[Route] = (),
+    files: Sequence[Route] = (),
+    local: bool = False,
+) -> Starlette:
     """The ASGI application.
 
-    With a `token`, /metrics and / answer to whoever bears it (RFC 6750) and
-    401 to others; /livez and /readyz, which tell nothing, always answer.
+    With a `token`, /metrics and what is `asked` answer to whoever bears it
+    (RFC 6750) and 401 to others; /livez, /readyz and the `files`, which tell
+    nothing, always answer. A browser that comes from another site's page is
+    refused, and with `local` whatever calls this machine by another name than
+    its own: some site's name may have been pointed here.
     """
 
     def metrics(request: Request) -> Response:
@@ -68,32 +80,56 @@ def application(registry: CollectorRegistry, health: Health, token: str | None =
     def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
 
-    guard = _bearing(token)
-    routes = [Route("/", guard(index)), Route("/metrics", guard(metrics))]
-    return Starlette(routes=[*routes, Route("/livez", livez), Route("/readyz", readyz)])
+    private = [Route("/metrics", metrics), *([] if files else [Route("/", index)])]
+    routes: list[BaseRoute] = [Route(r.path, _Guarded(r.app, token), methods=r.methods) for r in private]
+    routes += [Route(r.path, _Guarded(_SameSite(r.app, local), token), methods=r.methods) for r in asked]
+    return Starlette(routes=[*routes, *files, Route("/livez", livez), Route("/readyz", readyz)])
 
 
-Endpoint = Callable[[Request], Response]
+class _Guarded:
+    """An ASGI application for whoever bears the token; for all, where there is none."""
 
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app = app
+        self._wanted = None if token is None else token.encode()
 
-def _bearing(token: str | None) -> Callable[[Endpoint], Endpoint]:
-    """Lets requests through that bear the token; all, where there is none."""
-    if token is None:
-        return lambda endpoint: endpoint
-    wanted = token.encode()
-
-    def guard(endpoint: Endpoint) -> Endpoint:
-        def guarded(request: Request) -> Response:
-            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._wanted is not None:
+            scheme, _, given = Request(scope).headers.get("authorization", "").partition(" ")
             # Headers come as Latin-1; compared in a time that does not tell where they differ.
-            known = hmac.compare_digest(given.strip().encode("latin-1"), wanted)
+            known = hmac.compare_digest(given.strip().encode("latin-1"), self._wanted)
             if scheme.lower() != "bearer" or not known:
-                return PlainTextResponse("a bearer token is needed\n", 401, {"WWW-Authenticate": "Bearer"})
-            return endpoint(request)
+                told = JSONResponse({"error": "a bearer token is needed"}, 401, {"WWW-Authenticate": "Bearer"})
+                return await told(scope, receive, send)
+        await self._app(scope, receive, send)
 
-        return guarded
 
-    return guard
+class _SameSite:
+    """An ASGI application for this site's own page, and for whoever is no browser."""
+
+    def __init__(self, app: ASGIApp, local: bool) -> None:
+        self._app = app
+        self._local = local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Request(scope).headers
+        host, origin = headers.get("host", ""), headers.get("origin")
+        foreign = origin is not None and origin.partition("://")[2] != host
+        if foreign or (self._local and open_to_others(_name(host))):
+            told = JSONResponse({"error": "asked from another site, or by another name than this machine's"}, 403)
+            return await told(scope, receive, send)
+        await self._app(scope, receive, send)
+
+
+def _name(host: str) -> str:
+    """A Host header without its port.
+
+    >>> [_name(host) for host in ("localhost:9464", "[::1]:9464", "127.0.0.1", "shop.example:80")]
+    ['localhost', '::1', '127.0.0.1', 'shop.example']
+    """
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
 
 
 class HttpServer:
@@ -113,7 +149,9 @@ class HttpServer:
                 f"metrics.port, metrics.host: cannot listen on {host}:{port}: {error.strerror}; port 0 takes a free one"
             ) from None
         self.port: int = self._socket.getsockname()[1]
-        config = uvicorn.Config(app, log_config=None, log_level="warning", lifespan="off", access_log=False)
+        config = uvicorn.Config(
+            app, log_config=None, log_level="warning", lifespan="off", access_log=False, timeout_graceful_shutdown=1
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
         self._thread.start()

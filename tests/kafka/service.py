@@ -95,16 +95,20 @@ class Service:
         """What this life has written so far."""
         return self.log.read_bytes()[self._before :].decode("utf-8", "replace")
 
+    @property
+    def port(self) -> int:
+        """Where its pages are; 0 until it has said so."""
+        if not self._port and (found := re.search(r"metrics on http://[^:]+:(\d+)/metrics", self.said)):
+            self._port = int(found[1])
+        return self._port
+
     def get(self, path: str, token: str = "") -> tuple[int, str]:
         """Status and body of a page; status 0 while nobody listens. `token` is borne, if there is one."""
-        if not self._port:
-            found = re.search(r"metrics on http://[^:]+:(\d+)/metrics", self.said)
-            if found is None:
-                return 0, ""
-            self._port = int(found[1])
+        if not self.port:
+            return 0, ""
         try:
             headers = {"Authorization": f"Bearer {token}"} if token else {}
-            request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", headers=headers)
+            request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
             with urllib.request.urlopen(request, timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:

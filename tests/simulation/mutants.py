@@ -90,10 +90,10 @@ MUTANTS = {
         "the state is saved before it is known to be committed", runner.Runner, "_epoch",
         (
             (
-                '    with metrics.stage.labels("commit").time():\n',
+                '    with metrics.stage.labels("commit").time(), spans.stage("commit"):\n',
                 "    ahead = self.standing.after(manifest, self.standing.offset + 2)\n"
                 "    self._writer.write(self.processor, ahead)\n"
-                '    with metrics.stage.labels("commit").time():\n',
+                '    with metrics.stage.labels("commit").time(), spans.stage("commit"):\n',
             ),
         ),
     ),
