@@ -54,7 +54,7 @@ class Headrace:
     >>> shop.items({"item_id": title, "title": title} for title in titles)
     >>> for user, item in (("ada", "Red Shoes"), ("ben", "Green Tea"), ("ben", "Black Tea"), ("ada", "Blue Shoes")):
     ...     shop.learn({"event_type": "purchase", "user_id": user, "item_id": item})
-    >>> shop.learn({"event_type": "like", "user_id": "cleo", "item_id": "Green Tea"})
+    >>> shop.learn({"event_type": "purchase", "user_id": "cleo", "item_id": "Green Tea"})
     >>> first = shop.recommend("cleo", n=2)[0]
     >>> first.item_id
     'Black Tea'
@@ -62,7 +62,7 @@ class Headrace:
     >>> abs(told.base + sum(action.contribution for action in told.actions) - told.score) < 1e-4
     True
     >>> [(action.event_type, action.item_id) for action in told.actions]
-    [('like', 'Green Tea')]
+    [('purchase', 'Green Tea')]
     """
 
     def __init__(
