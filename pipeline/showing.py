@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 _SEPARATE = re.compile(r"[^\x20-\x7e]")
 
@@ -25,3 +26,12 @@ def _escaped(found: re.Match[str]) -> str:
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def utc(ms: int) -> str:
+    """A time in Unix milliseconds, for a person.
+
+    >>> utc(1_700_000_000_000)
+    '2023-11-14 22:13:20 UTC'
+    """
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

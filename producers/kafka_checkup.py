@@ -11,44 +11,34 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from consumers.kafka_client import BOOTSTRAP_TIMEOUT_MS, unreachable
 from pipeline.settings import Settings
-from producers.kafka_topics import planned_topics, topic_warnings
+from producers.kafka_topics import administering, planned_topics, topic_warnings
 
 ANSWER_S = 15
 
 
 @dataclass(frozen=True)
 class Topics:
-    """Which of the planned topics are there, partitions by name; which are not; what is wrong with those there are."""
+    """Which of the planned topics are there, which are not, and what is wrong with those there are."""
 
     brokers: int
-    there: dict[str, int]
+    there: tuple[str, ...]
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def look_at_topics(settings: Settings, options: Mapping[str, Any]) -> Topics:
     """Raises ConnectionError, which names the cause."""
-    bootstrap, plans = settings.kafka.bootstrap, planned_topics(settings)
-    try:
-        admin = KafkaAdminClient(
-            bootstrap_servers=bootstrap, **{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS} | dict(options)
-        )
-        try:
-            brokers = len(admin.describe_cluster()["brokers"])
-            names = sorted(set(admin.list_topics()) & plans.keys())
-            described = admin.describe_topics(names) if names else []
-            there = {topic["name"]: len(topic["partitions"]) for topic in described}
-            missing = tuple(sorted(plans.keys() - set(names)))
-            return Topics(brokers, there, missing, tuple(topic_warnings(admin, {name: plans[name] for name in names})))
-        finally:
-            admin.close()
-    except KafkaError as error:
-        raise unreachable(bootstrap, error, options) from error
+    plans = planned_topics(settings)
+    with administering(settings.kafka.bootstrap, options) as admin:
+        brokers = len(admin.describe_cluster()["brokers"])
+        there = tuple(sorted(set(admin.list_topics()) & plans.keys()))
+        missing = tuple(sorted(plans.keys() - set(there)))
+        return Topics(brokers, there, missing, tuple(topic_warnings(admin, {name: plans[name] for name in there})))
 
 
 def try_transaction(settings: Settings, options: Mapping[str, Any]) -> tuple[float, float]:

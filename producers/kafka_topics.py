@@ -4,7 +4,8 @@
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from typing import Any
 
@@ -54,20 +55,27 @@ def create_topics(bootstrap: str, settings: Settings, options: Mapping[str, Any]
     ConnectionError if Kafka cannot be reached or refuses.
     """
     plans = planned_topics(settings)
+    with administering(bootstrap, options or {}) as admin:
+        existing = set(admin.list_topics()) & plans.keys()
+        missing = {name: plan for name, plan in plans.items() if name not in existing}
+        if missing:
+            existing |= _create(admin, missing, settings)
+        return topic_warnings(admin, {name: plans[name] for name in sorted(existing)})
+
+
+@contextmanager
+def administering(bootstrap: str, options: Mapping[str, Any]) -> Iterator[KafkaAdminClient]:
+    """An admin client, closed in the end. Raises ConnectionError, which names the cause, where Kafka fails."""
     try:
         admin = KafkaAdminClient(
-            bootstrap_servers=bootstrap, **{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS} | dict(options or {})
+            bootstrap_servers=bootstrap, **{"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS} | dict(options)
         )
         try:
-            existing = set(admin.list_topics()) & plans.keys()
-            missing = {name: plan for name, plan in plans.items() if name not in existing}
-            if missing:
-                existing |= _create(admin, missing, settings)
-            return topic_warnings(admin, {name: plans[name] for name in sorted(existing)})
+            yield admin
         finally:
             admin.close()
     except KafkaError as error:
-        raise unreachable(bootstrap, error, options or {}) from error
+        raise unreachable(bootstrap, error, options) from error
 
 
 def _create(admin: KafkaAdminClient, missing: Mapping[str, TopicPlan], settings: Settings) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from pipeline.epochs.digest import config_hash
@@ -84,10 +85,11 @@ class Publication:
             items=items,
         )
 
-    def trending(self, size: int) -> tuple[Recommended, ...]:
-        """What is liked most lately, by everybody."""
-        learner = self._of.learner
-        return trending(learner, learner.popularity.count_HI[TRENDING_HORIZON], size, self._of.ledger.watermark)
+    def trending(self, size: int, exclude: Collection[str] = ()) -> tuple[Recommended, ...]:
+        """What is liked most lately, by everybody, without some."""
+        learner, most = self._of.learner, size + len(exclude)
+        found = trending(learner, learner.popularity.count_HI[TRENDING_HORIZON], most, self._of.ledger.watermark)
+        return tuple(item for item in found if item.item_id not in exclude)[:size]
 
     def _add(
         self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None, headers: Headers = ()

@@ -18,7 +18,7 @@ from pipeline.epochs.cold_files import is_damaged, unneeded
 from pipeline.epochs.disk import PARTIAL, Disk, Folder
 from pipeline.epochs.ladder import Ladder
 from pipeline.epochs.tensors import ALIGNED, packed, unpacked
-from pipeline.ports import SnapshotDamaged, SnapshotTooNew
+from pipeline.ports import SnapshotDamaged, SnapshotStore, SnapshotTooNew
 
 MAGIC = b"HEADRACE"
 FORMAT = 4
@@ -213,3 +213,20 @@ class MemorySnapshotStore:
             raise SnapshotDamaged(f"no snapshot of epoch {epoch}")
         held = self._held[epoch]
         return LoadedSnapshot(held.header, {name: tensor.clone() for name, tensor in held.tensors.items()})
+
+
+class ChosenSnapshots(MemorySnapshotStore):
+    """Those of a store's snapshots that are wanted, by epoch; what is saved here stays in memory."""
+
+    def __init__(self, store: SnapshotStore, wanted: Callable[[int], bool]) -> None:
+        super().__init__()
+        self._store = store
+        self._wanted = wanted
+
+    def epochs(self) -> list[int]:
+        """As the store has them, of those wanted."""
+        return [epoch for epoch in self._store.epochs() if self._wanted(epoch)]
+
+    def load(self, epoch: int) -> Any:
+        """As the store does."""
+        return self._store.load(epoch)

@@ -50,10 +50,11 @@ def checkup(settings: Settings) -> Iterator[Finding]:
     yield tried("model", lambda: _model(settings))
     yield tried("disk", lambda: _disk(settings))
     yield tried("port", lambda: _port(settings))
-    topics = tried("kafka", lambda: _kafka(settings))
-    yield topics
-    if topics.how != FAIL:
-        yield tried("transactions", lambda: _transactions(settings))
+    there: list[str] = []
+    kafka = tried("kafka", lambda: _kafka(settings, there))
+    yield kafka
+    if kafka.how != FAIL:
+        yield tried("transactions", lambda: _transactions(settings, there))
 
 
 def tried(what: str, look: Callable[[], Finding]) -> Finding:
@@ -111,8 +112,10 @@ def _port(settings: Settings) -> Finding:
     return Finding("port", OK, f"{host}:{port} is free for metrics and page")
 
 
-def _kafka(settings: Settings) -> Finding:
+def _kafka(settings: Settings, there: list[str]) -> Finding:
+    """`there` is told which of our topics there are."""
     topics = look_at_topics(settings, connection_options(settings.kafka))
+    there += topics.there
     found = f"{settings.kafka.bootstrap}: {topics.brokers} brokers, {len(topics.there)} of our topics"
     if topics.missing and not settings.kafka.create_topics:
         missing = ", ".join(topics.missing)
@@ -124,9 +127,8 @@ def _kafka(settings: Settings) -> Finding:
     return Finding("kafka", OK, found + later)
 
 
-def _transactions(settings: Settings) -> Finding:
-    topics = look_at_topics(settings, connection_options(settings.kafka))
-    if f"{settings.topic('events')}.dlq" not in topics.there:
+def _transactions(settings: Settings, there: list[str]) -> Finding:
+    if f"{settings.topic('events')}.dlq" not in there:
         return Finding("transactions", WARN, "not tried: there are no topics yet", "ask again after the first run")
     took, ahead = try_transaction(settings, connection_options(settings.kafka))
     found = f"one was begun and aborted in {took:.2f} s; the broker's clock is within {abs(ahead):.1f} s of this one"

@@ -140,8 +140,7 @@ class Desk:
             publication = Publication(processor, self._epoch, int(time.time() * 1000))
             row = learner.users.ids.find(user)
             if row < 0:
-                most = (size or settings.trending_size) + len(exclude)
-                items = tuple(item for item in publication.trending(most) if item.item_id not in exclude)[:size]
+                items = publication.trending(size or settings.trending_size, exclude)
                 return publication.listed(TRENDING, EVERYONE, items, None)
             most = min(size or settings.lists[name].size, processor.settings.learning.candidates)
             made = pulled(learner, row, name, processor.ledger.watermark, most, exclude)

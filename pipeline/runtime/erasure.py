@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
+from operator import eq
 from typing import Any
 
 from pipeline.epochs.base import Base, base_of
@@ -22,19 +22,16 @@ from pipeline.epochs.intake import IDENTIFY
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.replay import gone, named, records_of, replay
 from pipeline.epochs.rewinding import Undone, parted
-from pipeline.epochs.snapshot import MemorySnapshotStore
+from pipeline.epochs.snapshot import ChosenSnapshots
 from pipeline.epochs.tail import Tail
 from pipeline.messages import Event, EventVector, Record, Tombstone, Undecodable, User
 from pipeline.ports import Decoder, Sink, SnapshotStore, Source
 from pipeline.runtime.comparing import Compared, compared
 from pipeline.runtime.scanning import scanned
 from pipeline.settings import Settings
+from pipeline.showing import utc
 
 SAMPLE = 100
-
-
-def _utc(ms: int) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True)
@@ -94,10 +91,10 @@ class Verdict:
 
     def told(self) -> str:
         """For a person, a line each."""
-        when = f"erased {_utc(self.erased_at)}" if self.erased_at is not None else "no tombstone"
+        when = f"erased {utc(self.erased_at)}" if self.erased_at is not None else "no tombstone"
         lines = [f"{', '.join(self.ids)}: {'GONE' if self.is_gone else 'NOT GONE'} at epoch {self.epoch} ({when})"]
         if self.returned_at is not None:
-            lines.append(f"came back since: their last event is of {_utc(self.returned_at)}, after the tombstone")
+            lines.append(f"came back since: their last event is of {utc(self.returned_at)}, after the tombstone")
         lines += [f"still held: {one}" for one in self.held] + [f"still published: {key}" for key in self.lists]
         if self.seen:
             lines.append(f"{self.seen} keyed hashes of their event ids stay until the dedupe window has passed")
@@ -242,27 +239,12 @@ def _oldest(reading: Reading, last: int) -> Base | None:
     """The oldest state from which the log leads on to an epoch without a gap; None if there is none."""
     starts = reading.source.starts()
     for epoch in (0, *reading.snapshots.epochs()):
-        base = base_of(reading.sink, _Only(reading.snapshots, epoch), reading.fresh)
+        base = base_of(reading.sink, ChosenSnapshots(reading.snapshots, partial(eq, epoch)), reading.fresh)
         manifests = [m for m in base.manifests if m.epoch <= last]
         whole = bool(manifests) and manifests[0].epoch == base.standing.epoch + 1
         if base.standing.epoch == epoch and whole and not gone(manifests, starts):
             return Base(base.processor, base.standing, base.known, Tail(partial(iter, manifests)))
     return None
-
-
-class _Only(MemorySnapshotStore):
-    """One snapshot of a store, or none (epoch 0)."""
-
-    def __init__(self, store: SnapshotStore, epoch: int) -> None:
-        super().__init__()
-        self._store = store
-        self._epoch = epoch
-
-    def epochs(self) -> list[int]:
-        return [self._epoch] if self._epoch else []
-
-    def load(self, epoch: int) -> Any:
-        return self._store.load(epoch)
 
 
 def _without(

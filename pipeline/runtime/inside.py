@@ -16,9 +16,9 @@ from pipeline.encoding.text import item_text, text_hash
 from pipeline.encoding.wire import to_bytes, unit_bytes
 from pipeline.epochs.digest import config_hash
 from pipeline.epochs.processor import Processor
-from pipeline.epochs.publication import TRENDING_HORIZON
+from pipeline.epochs.publication import Publication
 from pipeline.learning.explaining import Why, why
-from pipeline.learning.lists import pulled, trending
+from pipeline.learning.lists import pulled
 from pipeline.messages import (
     FULL_EFFORT,
     DeadLetter,
@@ -133,9 +133,7 @@ class Headrace:
         row = learner.users.ids.find(user_id)
         if row >= 0:
             return pulled(learner, row, name, watermark, min(n, self.settings.learning.candidates), exclude).items
-        everywhere = learner.popularity.count_HI[TRENDING_HORIZON]
-        popular = trending(learner, everywhere, n + len(exclude), watermark)
-        return tuple(item for item in popular if item.item_id not in exclude)[:n]
+        return Publication(self._processor, self._epoch, self._now()).trending(n, exclude)
 
     def why(self, user_id: str, item_id: str, name: str = "home", pairs: int = 4) -> Why:
         """What each scorer and each past action adds to an item's score. Raises KeyError where one is unknown."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from itertools import chain, takewhile
 from typing import Any
 
@@ -19,14 +18,14 @@ from pipeline.epochs.base import Base, base_of
 from pipeline.epochs.processor import Applied, Processor
 from pipeline.epochs.replay import RecoveryRefused, gone, named, replay
 from pipeline.epochs.rewinding import Undone
-from pipeline.epochs.snapshot import MemorySnapshotStore
+from pipeline.epochs.snapshot import ChosenSnapshots
 from pipeline.epochs.tail import Tail
 from pipeline.learning.explaining import Action, Why, why
 from pipeline.messages import Manifest, Output, Recommendations
-from pipeline.ports import SnapshotStore
 from pipeline.runtime.erasure import Reading
 from pipeline.runtime.scanning import scanned
 from pipeline.settings import Settings
+from pipeline.showing import utc
 
 FOREVER = 2**63 - 1
 
@@ -69,7 +68,7 @@ class Answer:
         """For a person; `whole` has all that is known of each item, else the strongest reasons of each."""
         listed = self.listed
         lines = [
-            f"{listed.user_id}, list {listed.list} of epoch {listed.epoch}, {_utc(listed.generated_at)}, after event "
+            f"{listed.user_id}, list {listed.list} of epoch {listed.epoch}, {utc(listed.generated_at)}, after event "
             f"{listed.trigger_event_id or 'none'}, {listed.model_version}",
             f"learned again from {f'the snapshot of epoch {self.since}' if self.since else 'the beginning'}: "
             f"{self._likeness()}",
@@ -154,7 +153,7 @@ def _searched(reading: Reading, user: str, name: str, at: int | None, progress: 
 
 def _begin(reading: Reading, epoch: int) -> tuple[Base, Tail]:
     """The newest state before an epoch, and the manifests from there to it. Raises RecoveryRefused."""
-    base = base_of(reading.sink, _Before(reading.snapshots, epoch), reading.fresh)
+    base = base_of(reading.sink, ChosenSnapshots(reading.snapshots, lambda one: one < epoch), reading.fresh)
     manifests = Tail(lambda: takewhile(lambda manifest: manifest.epoch <= epoch, base.manifests))
     first = next(iter(manifests), None)
     if first is None or manifests.last is None or manifests.last.epoch != epoch:
@@ -203,25 +202,6 @@ def _listed(outputs: list[Output], settings: Settings, user: str, name: str) -> 
     return next((o.value for o in outputs if (o.topic, o.key) == (topic, key) and o.value is not None), None)
 
 
-class _Before(MemorySnapshotStore):
-    """Those of a store's snapshots that are of earlier epochs."""
-
-    def __init__(self, store: SnapshotStore, epoch: int) -> None:
-        super().__init__()
-        self._store = store
-        self._epoch = epoch
-
-    def epochs(self) -> list[int]:
-        return [epoch for epoch in self._store.epochs() if epoch < self._epoch]
-
-    def load(self, epoch: int) -> Any:
-        return self._store.load(epoch)
-
-
-def _utc(ms: int) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
 def _in_short(one: Why) -> str:
     scorers = ", ".join(f"{reason.name} {reason.contribution:+.3f}" for reason in one.scorers[:3])
     strongest = sorted(one.actions, key=lambda action: -abs(action.contribution))[:2]
@@ -238,7 +218,7 @@ def _whole(one: Why) -> list[str]:
     lines += [f"    {reason.contribution:+.4f}  {reason.name}, weight {reason.weight:.3f}" for reason in one.scorers]
     lines += ["  what each past action adds (Shapley value):", f"    {one.base:+.4f}  without any of them"]
     by_size = sorted(one.actions, key=lambda action: -abs(action.contribution))
-    return lines + [f"    {a.contribution:+.4f}  {_act(a)}, {_utc(a.time)}" for a in by_size]
+    return lines + [f"    {a.contribution:+.4f}  {_act(a)}, {utc(a.time)}" for a in by_size]
 
 
 def _act(action: Action) -> str:
