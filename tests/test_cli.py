@@ -204,9 +204,11 @@ def test_evaluate_scores_the_peers_asked_for_and_needs_no_items(
     tmp_path: Path, peers: str, learners: list[str]
 ) -> None:
     events = lines(tmp_path / "e.jsonl", *(event(n) for n in range(60)))
-    done = CliRunner().invoke(app, ["evaluate", "--events", str(events), "--peers", peers, "--report", "r.json"])
+    arguments = ["evaluate", "--events", str(events), "--peers", peers, "--report", "r.json", "--json"]
+    done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert list(json.loads(Path("r.json").read_text())["learners"]) == learners
+    assert json.loads(done.stdout) == json.loads(Path("r.json").read_text())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.runtime.console import UsageError, print_report, progress, telling
-from pipeline.runtime.options import ConfigOption, DebugOption, NamespaceOption, must_exist, option, settings_of
+from pipeline.runtime.options import (
+    ConfigOption,
+    DebugOption,
+    JsonOption,
+    NamespaceOption,
+    must_exist,
+    option,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from pipeline.runtime.backtest import Backtest
@@ -32,6 +40,7 @@ def evaluate(
     lists: Annotated[Path | None, option(help="With --plan: write topic, key, value of each list here.")] = None,
     report: Annotated[Path | None, option(help="Write the report as JSON.")] = None,
     predictions: Annotated[Path | None, option(help="Write each prediction's ranks as .npz.")] = None,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     namespace: NamespaceOption = None,
     debug: DebugOption = False,
@@ -54,9 +63,13 @@ def evaluate(
         with progress("replaying" if plan else "evaluating", "epochs" if plan else "events") as advance:
             backtest = Backtest(settings, columns, k, advance, rivals, record=predictions is not None)
             found = _evaluated(backtest, events, items, users, plan or [], lists)
-        print_report(found, k)
+        told = json.dumps(found, indent=2, allow_nan=False)
+        if as_json:
+            typer.echo(told)
+        else:
+            print_report(found, k)
         if report is not None:
-            report.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", "utf-8")
+            report.write_text(told + "\n", "utf-8")
         if predictions is not None and backtest.recorder is not None:
             backtest.recorder.predictions().save(predictions)
 

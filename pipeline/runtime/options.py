@@ -20,6 +20,7 @@ ConfigOption = Annotated[Path | None, option("--config", help="Settings as YAML;
 BootstrapOption = Annotated[str | None, option("--bootstrap", help="Kafka, as HOST:PORT.")]
 NamespaceOption = Annotated[str | None, option("--namespace", help="Prefix of topics and groups.")]
 SnapshotsOption = Annotated[Path | None, option("--snapshots", help="Folder for snapshots.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
 
 

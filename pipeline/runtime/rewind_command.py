@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Annotated
 
@@ -25,6 +26,9 @@ def rewind(
     accept_gap: Annotated[bool, typer.Option(help="Go on though the log lacks events of past epochs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As JSON, a line for the plan and one for what came of it.")
+    ] = False,
     config: ConfigOption = None,
     bootstrap: BootstrapOption = None,
     namespace: NamespaceOption = None,
@@ -45,19 +49,21 @@ def rewind(
 
         from pipeline.messages import Rewind, Without
         from pipeline.runtime.composition import learner_parts
-        from pipeline.runtime.rewinding import filter_of, outcome, rewound, survey
+        from pipeline.runtime.rewinding import Outcome, filter_of, rewound, survey
         from pipeline.runtime.runner import Health
 
         filters = tuple(map(filter_of, without or [])) or (() if restore else (Without(),))
         wanted = Rewind(to, filters, restore)
         settings = settings_of(config, bootstrap, namespace, {"epochs.snapshots": snapshots})
         parts = learner_parts(settings, CollectorRegistry(), Health(), accept_gap=accept_gap)
-        typer.echo(survey(parts, wanted).told(wanted))
+        planned = survey(parts, wanted)
+        typer.echo(json.dumps(planned.row(wanted)) if as_json else planned.told(wanted))
         if dry_run:
             return
         if not yes:
             if not sys.stdin.isatty():
                 raise UsageError("--yes: needed where nobody can be asked")
-            if not typer.confirm("Go on? A learner that runs elsewhere ends."):
+            if not typer.confirm("Go on? A learner that runs elsewhere ends.", err=True):
                 return
-        typer.echo(outcome(rewound(parts, wanted), parts.clock.now_ms()))
+        outcome = Outcome.of(rewound(parts, wanted), parts.clock.now_ms())
+        typer.echo(json.dumps(outcome.row()) if as_json else outcome.told())

@@ -8,7 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from msgspec import structs
 
@@ -46,6 +47,17 @@ class Survey:
     left_out: Counter[str] = field(default_factory=Counter)
     users: set[str] = field(default_factory=set)
     active: set[str] = field(default_factory=set)
+
+    def row(self, rewind: Rewind) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "taken_back": [rewind.base + 1, self.last],
+            "start": self.start,
+            "events_left_out": dict(self.left_out),
+            "events_learned_again": self.again,
+            "users_left_out": len(self.users),
+            "users_with_new_lists": len(self.users | self.active),
+        }
 
     def told(self, rewind: Rewind) -> str:
         """For a person, a line each."""
@@ -182,11 +194,27 @@ def rewound(parts: Parts, rewind: Rewind) -> Recovered:
     raise AssertionError("unreachable")
 
 
-def outcome(recovered: Recovered, clock: int) -> str:
-    """What came of it, for a person."""
-    lists, orphans = recovered.processor.audience.owed(clock)
-    standing = recovered.standing
-    return (
-        f"done: the log stands at epoch {standing.epoch}, {standing.past}; the next headrace run publishes {lists} "
-        f"users' lists anew and withdraws those of {orphans}"
-    )
+@dataclass(frozen=True)
+class Outcome:
+    """Where a rewind led: how many users' lists are due anew, and of how many they are withdrawn."""
+
+    standing: Standing
+    lists: int
+    orphans: int
+
+    @classmethod
+    def of(cls, recovered: Recovered, clock: int) -> Outcome:
+        """Of what came of it, by `clock` in ms."""
+        return cls(recovered.standing, *recovered.processor.audience.owed(clock))
+
+    def told(self) -> str:
+        """For a person."""
+        return (
+            f"done: the log stands at epoch {self.standing.epoch}, {self.standing.past}; the next headrace run "
+            f"publishes {self.lists} users' lists anew and withdraws those of {self.orphans}"
+        )
+
+    def row(self) -> dict[str, Any]:
+        """For JSON."""
+        past = asdict(self.standing.past)
+        return {"epoch": self.standing.epoch, "lists_due": self.lists, "lists_withdrawn": self.orphans, "past": past}

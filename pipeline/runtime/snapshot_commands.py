@@ -8,10 +8,16 @@ from typing import Annotated
 import typer
 
 from pipeline.runtime.console import telling
-from pipeline.runtime.options import ConfigOption, DebugOption, NamespaceOption, SnapshotsOption, settings_of
+from pipeline.runtime.options import (
+    ConfigOption,
+    DebugOption,
+    JsonOption,
+    NamespaceOption,
+    SnapshotsOption,
+    settings_of,
+)
 
 snapshot = typer.Typer(help="Look at a learner's snapshots, or go back to one.", no_args_is_help=True)
-JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @snapshot.command("list")

@@ -78,11 +78,17 @@ def check_rewind(world: World, base: int) -> None:
     looked = ran(world, "rewind", "--to", base, "--without", "user=bot", "--dry-run")
     assert looked.returncode == 0, looked.stderr
     assert f"left out: {POISON} events of 1 users" in looked.stdout
+    row = json.loads(ran(world, "rewind", "--to", base, "--without", "user=bot", "--dry-run", "--json").stdout)
+    assert (row["taken_back"], row["users_left_out"]) == ([base + 1, stood], 1)
+    assert sum(row["events_left_out"].values()) == POISON
     unasked = ran(world, "rewind", "--to", base, "--without", "user=bot")
     assert (unasked.returncode, last_epoch(world)) == (2, stood)
-    done = ran(world, "rewind", "--to", base, "--without", "user=bot", "--yes")
+    done = ran(world, "rewind", "--to", base, "--without", "user=bot", "--yes", "--json")
     assert done.returncode == 0, done.stderr
-    assert f"1 rewinds, {POISON} events left out by them" in done.stdout
+    planned, outcome = map(json.loads, done.stdout.splitlines())
+    assert {**planned, "start": row["start"]} == row  # which says how old the state is
+    assert outcome["past"] == {"gaps": 0, "lost": 0, "rewinds": 1, "left_out": POISON}
+    assert outcome["lists_due"] + outcome["lists_withdrawn"] > 0
     with world.run() as service:
         service.wait_ready()
         wait_for(lambda: lists_of(world, "bot")[-1] is None, 60, "the bot's list is withdrawn")
