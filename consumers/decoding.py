@@ -73,6 +73,14 @@ class ItemWire(msgspec.Struct, gc=False):
     vector: tuple[float, ...] | None = None
 
 
+class _ItemOrEvent(ItemWire, gc=False):
+    """With the fields by which an event is known that went to the wrong topic."""
+
+    event_type: object = None
+    user_id: object = None
+    anonymous_id: object = None
+
+
 class UserWire(msgspec.Struct, gc=False):
     """A user's fields as they are received."""
 
@@ -97,7 +105,7 @@ class JsonDecoder:
         self._kinds = dict(topics)
         self._decode: dict[str, Callable[[bytes], Message]] = {
             "events": _reader(EventWire, _event),
-            "items": _reader(ItemWire, _item),
+            "items": _reader(_ItemOrEvent, _item),
             "users": _reader(UserWire, _user),
             "vectors": _reader(Vector, _vector),
             "event-vectors": _reader(EventVector, _event_vector),
@@ -188,8 +196,10 @@ def _event(wire: EventWire) -> Event:
     )
 
 
-def _item(wire: ItemWire) -> Item:
+def _item(wire: _ItemOrEvent) -> Item:
     check_id("item_id", wire.item_id)
+    if wire.event_type is not None and (wire.user_id is not None or wire.anonymous_id is not None):
+        raise Undecodable("event_type: this is an event and would blank the item; events have a topic of their own")
     if wire.attributes:
         check_scalars("attributes", wire.attributes)
     if wire.vector is not None:

@@ -77,16 +77,19 @@ def mistyped(error: msgspec.ValidationError, value: bytes, name: str = "value") 
         if not found[3]:
             return f"{name} must be {accepted}, found {seen}"
         path = _path(found[3], value)
-        hint = " (ids are strings; numbers are not converted)" if _is_id(path) and seen in _NUMBERS else ""
-        return f"{path}: must be {accepted}, found {seen}{hint}"
+        return f"{path}: must be {accepted}, found {seen}{_hint(path, seen)}"
     return text
 
 
 _NUMBERS = (_WORDS["int"], _WORDS["float"])
 
 
-def _is_id(path: str) -> bool:
-    return path.endswith("_id") or path.startswith("items[")
+def _hint(path: str, seen: str) -> str:
+    if (path.endswith("_id") or path.startswith("items[")) and seen in _NUMBERS:
+        return " (ids are strings; numbers are not converted)"
+    if path in ("timestamp", "expires_at") and seen == _WORDS["float"]:
+        return " (whole milliseconds since 1970: seconds with a fraction are to be multiplied by 1000)"
+    return ""
 
 
 def _words(types: str) -> str:

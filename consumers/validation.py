@@ -20,6 +20,8 @@ FLOAT32_TINY = 1.1754943508222875e-38
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_0_MS = -62_167_219_200_000
 _YEAR_10000_MS = 253_402_300_800_000
+_YEAR_2000_MS = 946_684_800_000
+_YEAR_2100_MS = 4_102_444_800_000
 _FOUR_YEARS_MS = 1461 * 86_400_000
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -49,8 +51,16 @@ def epoch_ms(field: str, given: int | str) -> int:
     """
     ms = given if isinstance(given, int) else _rfc3339_ms(field, given)
     if not _YEAR_0_MS <= ms < _YEAR_10000_MS:
-        raise Undecodable(f"{field}: must lie in the years 0 to 9999, found {str(given)[:40]}")
+        raise Undecodable(f"{field}: must lie in the years 0 to 9999, found {str(given)[:40]}{_finer(ms)}")
     return ms
+
+
+def _finer(ms: int) -> str:
+    """A hint where a number would be of our time in a finer unit."""
+    for unit, per_ms in (("microseconds", 1_000), ("nanoseconds", 1_000_000)):
+        if _YEAR_2000_MS <= ms // per_ms < _YEAR_2100_MS:
+            return f" (looks like {unit}: milliseconds are wanted)"
+    return ""
 
 
 def _rfc3339_ms(field: str, text: str) -> int:

@@ -36,6 +36,7 @@ from pipeline.runtime.desk import Desk
 from pipeline.runtime.embedder import Embedder
 from pipeline.runtime.erasure import Reading
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
+from pipeline.runtime.notices import Notices
 from pipeline.runtime.pulse import Pulse
 from pipeline.runtime.runner import Health, Parts
 from pipeline.runtime.scanning import scanned
@@ -179,7 +180,7 @@ def learner_parts(
         health=health,
         accept_gap=accept_gap,
         note=FileNote(settings.snapshot_folder / "attempts"),
-        desk=desk or Desk(),
+        desk=desk or Desk(Notices().committed),
         spans=OpenTelemetrySpans() if settings.metrics.tracing else NoSpans(),
     )
 
@@ -211,7 +212,7 @@ def live_page(settings: Settings, registry: CollectorRegistry, health: Health, s
     threading.Thread(target=titled, name="titles").start()
     metrics = settings.metrics
     private = not open_to_others(metrics.host) or metrics.token is not None or metrics.token_file is not None
-    return Live(Desk(), titles, Pulse(registry, health), publish if private else None, stop.is_set)
+    return Live(Desk(Notices().committed), titles, Pulse(registry, health), publish if private else None, stop.is_set)
 
 
 @contextmanager

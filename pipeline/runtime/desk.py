@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
@@ -88,7 +88,9 @@ class Watcher:
 class Desk:
     """Asked by any thread; told by the loop's."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[Applied], None] = lambda applied: None) -> None:
+        """`told` hears of every epoch that was committed."""
+        self._told = told
         self._lock = threading.Lock()
         self._held = False
         self._processor: Processor | None = None
@@ -110,6 +112,7 @@ class Desk:
         """The loop: the epoch that was begun is committed."""
         processor, self._epoch = self._processor, epoch
         self._release()
+        self._told(applied)
         for letter in map(Letter.of, applied.dead_letters):
             self._letters.append(letter)
             for watcher in tuple(self._watchers):

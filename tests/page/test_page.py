@@ -42,6 +42,7 @@ def test_what_is_said_becomes_a_search_event(driver: Chrome, serve: Callable[[Fa
     all_of(driver, "#ask")[0].send_keys("western", Keys.ENTER)
     until(lambda: titles(driver), "for a list")
     assert {"event_type": "search", "text": "western"}.items() <= fake.events[-1].items()
+    until(lambda: words(driver, "#stopwatch").endswith(" after your search"), "for the time that it took")
     assert "item_id" not in fake.events[-1]
 
 

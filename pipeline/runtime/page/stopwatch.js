@@ -31,9 +31,10 @@ export class Stopwatch {
 
   /** An event goes out now. */
   start(event) {
-    this.waiting.set(event.event_id, performance.now());
+    const search = event.event_type === "search";
+    this.waiting.set(event.event_id, { at: performance.now(), search, same: 0 });
     at("stopwatch").dataset.state = "running";
-    fill(at("stopwatch"), make("strong", {}, "0 ms"), make("span", {}, " since your click"));
+    fill(at("stopwatch"), make("strong", {}, "0 ms"), make("span", {}, ` since your ${named(search)}`));
     if (this.frame === null) this.tick();
   }
 
@@ -49,7 +50,7 @@ export class Stopwatch {
       this.frame = null;
       return;
     }
-    const ms = performance.now() - last;
+    const ms = performance.now() - last.at;
     const number = at("stopwatch").querySelector("strong");
     if (number) tell(number, elapsed(ms));
     if (ms > LATE_MS) at("stopwatch").dataset.state = "late";
@@ -58,23 +59,29 @@ export class Stopwatch {
 
   /** A list came; if one of our events brought it about, the milliseconds since, else null. */
   stop(list, changed) {
-    const began = this.waiting.get(list.trigger_event_id);
-    if (began === undefined) return null;
-    const ms = performance.now() - began;
-    for (const [event, start] of this.waiting) if (start <= began) this.waiting.delete(event); // earlier ones, too
+    const begun = this.waiting.get(list.trigger_event_id);
+    if (begun === undefined) return null;
+    // A search brings two lists about: of itself, and of what its words mean, once they are embedded.
+    if (begun.search && !changed && begun.same++ === 0) return null;
+    const ms = performance.now() - begun.at;
+    for (const [event, { at }] of this.waiting) if (at <= begun.at) this.waiting.delete(event); // earlier ones, too
     this.took = [...this.took, ms].slice(-KEPT);
-    if (this.waiting.size === 0) this.show(ms, changed);
+    if (this.waiting.size === 0) this.show(ms, changed, begun.search);
     return ms;
   }
 
-  show(ms, changed) {
+  show(ms, changed, search) {
     const words = [
       changed ? "List changed " : "The same list again ",
       make("strong", {}, elapsed(ms)),
-      " after your click",
+      ` after your ${named(search)}`,
     ];
     at("stopwatch").dataset.state = "done";
     const line = this.took.length > 2 ? sparkline(this.took, { bars: true, zero: true }) : null;
     fill(at("stopwatch"), make("span", {}, ...words), line);
   }
+}
+
+function named(search) {
+  return search ? "search" : "click";
 }
