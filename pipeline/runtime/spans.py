@@ -51,7 +51,7 @@ class OpenTelemetrySpans:
         try:
             from opentelemetry import trace
         except ImportError:
-            raise SettingsError("metrics.tracing: needs OpenTelemetry: pip install '.[tracing]' in the checkout") from None
+            raise SettingsError("metrics.tracing: needs OpenTelemetry: pip install '.[tracing]'") from None
         self._trace = trace
         self._tracer = (provider or _provider()).get_tracer("headrace")
         self._span: Any = None
