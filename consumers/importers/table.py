@@ -64,7 +64,8 @@ def read_mapping(text_of_it: str) -> Mapping:
     try:
         mapping = msgspec.yaml.decode(text_of_it, type=Mapping)
     except msgspec.DecodeError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        hint = "; yes, no, on and off need quotes" if "got `bool`" in str(error) else ""
+        raise ValueError(" ".join(str(error).split()) + hint) from None
     mapping.check()
     return mapping
 

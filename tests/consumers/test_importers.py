@@ -342,6 +342,7 @@ def test_what_cannot_be_used_is_counted_by_reason(tmp_path: Path) -> None:
         ("kind: users", "missing required field `columns`"),
         ("kind: users\ncolumns: {}\ncolour: red", "unknown field `colour`"),
         ("kind: [", "expected"),
+        ("kind: users\ncolumns: {user_id: no}", "yes, no, on and off need quotes"),
         ("kind: users\ncolumns: {}\nper_second: 0", "per_second: must be at least 1"),
     ],
 )
