@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.messages import Manifest, Message, Output, Range, Record, TopicPartition
+
+if TYPE_CHECKING:
+    # Whoever only publishes needs not wait for Torch to load.
+    import torch
 
 Positions = Mapping[TopicPartition, int]
 

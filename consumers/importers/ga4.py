@@ -2,16 +2,18 @@
 
 Exported rows have `event_name`, `event_timestamp` in microseconds and
 `event_params` as a list; a Measurement Protocol body has `client_id` and
-`events` with `params`. Events without items, searches apart, are left out.
-Source: Google's documentation of both.
+`events` with `params`. Events without items, searches apart, are left out, and
+what nobody has consented to, which Google exports without a user. Source:
+Google's documentation of both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from consumers.importers.base import LeftOut, Made, Row, Unmapped, filled, instant, number, text
+from consumers.importers.base import LeftOut, Made, Row, Unmapped, filled, identity, instant, number, position, text
 from consumers.importers.products import Products
 
 TYPES = {
@@ -26,6 +28,7 @@ TYPES = {
     "search": "search",
 }
 MICROSECONDS = 1_000_000
+EARLIEST_MS = 10**12
 NAMES = {
     "item_id": ("item_id", "id"), "title": ("item_name", "name"), "description": (),
     "categories": ("item_category", "item_category2", "item_category3", "item_category4", "item_category5", "category"),
@@ -42,83 +45,99 @@ class Ga4:
         self._now = now
         self._products = Products(NAMES, ATTRIBUTES)
 
+    def rows(self, row: Row) -> Iterable[Any]:
+        """The events of a Measurement Protocol body, as if they were exported ones."""
+        events = row.get("events")
+        if not isinstance(events, list):
+            return (row,)
+        if not events:
+            raise LeftOut("a body without events")
+        return [self._exported(row, event) if isinstance(event, Mapping) else event for event in events]
+
+    def _exported(self, body: Row, event: Row) -> Row:
+        given = event.get("params")
+        params: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+        at = event.get("timestamp_micros") or body.get("timestamp_micros") or self._now() * 1000
+        return filled(
+            event_name=event.get("name"), event_timestamp=at, user_id=body.get("user_id"),
+            user_pseudo_id=text(body, "client_id", "app_instance_id"), params=params, items=params.get("items"),
+        )  # fmt: skip
+
     def __call__(self, row: Row) -> Iterator[Made]:
         """An event for each item, but one for a list that was seen; a product that is new or changed makes an item."""
-        if isinstance(row.get("events"), list):
-            yield from self._body(row)
-            return
         name = text(row, "event_name")
         if name is None:
             raise Unmapped("event_name: missing")
-        at = instant(row.get("event_timestamp"), "event_timestamp", MICROSECONDS)
-        if at is None:
-            raise Unmapped("event_timestamp: missing")
-        yield from self._event(name, at, _who(row, "user_pseudo_id"), _params(row), _items(row))
-
-    def _body(self, row: Row) -> Iterator[Made]:
-        at = instant(row.get("timestamp_micros"), "timestamp_micros", MICROSECONDS)
-        who, left_out = _who(row, "client_id", "app_instance_id"), ""
-        made = False
-        for event in row["events"]:
-            params = event.get("params") if isinstance(event, Mapping) else None
-            if not isinstance(params, Mapping):
-                continue
-            name = text(event, "name") or ""
-            try:
-                when = self._now() if at is None else at
-                for each in self._event(name, when, who, params, _items(params)):
-                    made = True
-                    yield each
-            except LeftOut as sort:
-                left_out = str(sort)
-        if not made:
-            raise LeftOut(left_out or "a body without events")
-
-    def _event(
-        self, name: str, at: int, who: dict[str, Any], params: Mapping[str, Any], items: list[Row]
-    ) -> Iterator[Made]:
         kind = TYPES.get(name)
         if kind is None:
             raise LeftOut(name)
+        items, params = _items(row), row.get("params") or _params(row)
+        term = text(params, "search_term") if kind == "search" else None
+        if kind == "search" and name != "view_search_results":
+            items = []
+        if not items and term is None:
+            raise LeftOut(f"{name} without {'search_term' if kind == 'search' else 'items'}")
+        at = _when(row)
         session = text(params, "ga_session_id", "session_id")
-        happened = who | filled(timestamp=at, event_type=kind, session_id=session)
-        # Google gives events no id: the same in the same microsecond is the same.
-        identity = f"ga4:{who.get('user_id') or who.get('anonymous_id')}:{at}:{name}"
-        if kind == "search":
-            query = text(params, "search_term")
-            if query is None:
-                raise LeftOut(f"{name} without search_term")
-            yield "events", happened | filled(text=query, event_id=_short(identity))
-            return
-        ids = [found for item in items if (found := self._products.id_of(item))]
-        if not ids:
-            raise LeftOut(f"{name} without items")
+        happened = _who(row, name) | filled(timestamp=at, session_id=session)
+        yield from self._made(happened, kind, term, items, _identity(row, params, name))
+        self._products.all_known(items, "items")
+
+    def _made(
+        self, happened: dict[str, Any], kind: str, term: str | None, items: list[Row], same: tuple[Any, ...]
+    ) -> Iterator[Made]:
+        if term is not None:
+            yield "events", happened | filled(event_type=kind, text=term, event_id=identity(*same, term))
+        known = self._products.known(items)
         yield from self._products.made(items)
-        if kind == "impression":
-            yield "events", happened | filled(items=ids, event_id=_short(identity))
+        if kind in ("search", "impression"):
+            ids = [item_id for item_id, _ in known]
+            if ids:
+                event_id = identity(*same, "items", zlib.crc32("\n".join(ids).encode("utf-8", "replace")))
+                yield "events", happened | filled(event_type="impression", items=ids, event_id=event_id)
             return
-        for n, item in enumerate(items):
-            if item_id := self._products.id_of(item):
-                value = number(item, "quantity") if kind in ("purchase", "add_to_cart") else None
-                yield "events", happened | filled(item_id=item_id, value=value, event_id=_short(f"{identity}:{n}"))
+        for n, (item_id, item) in enumerate(known):
+            yield "events", happened | filled(
+                event_type=kind, item_id=item_id, event_id=identity(*same, item_id, n),
+                value=number(item, "quantity") if kind in ("purchase", "add_to_cart") else None,
+                position=position(item, "index") if kind == "click" else None,
+            )  # fmt: skip
 
 
-def _short(identity: str) -> str | None:
-    """An id that a message can have, or none."""
-    return identity if len(identity.encode("utf-8", "replace")) <= 256 else None
+def _when(row: Row) -> int:
+    given = row.get("event_timestamp")
+    at = instant(given, "event_timestamp", MICROSECONDS)
+    if at is None:
+        raise Unmapped("event_timestamp: missing")
+    if at < EARLIEST_MS:
+        raise Unmapped(f"event_timestamp: must be microseconds since 1970, found {str(given)[:40]}")
+    return at
 
 
-def _who(row: Row, *anonymous: str) -> dict[str, Any]:
-    user, device = text(row, "user_id"), text(row, *anonymous)
+def _who(row: Row, name: str) -> dict[str, Any]:
+    user, device = text(row, "user_id"), text(row, "user_pseudo_id")
     if user is None and device is None:
-        raise Unmapped(f"user_id: missing, and {anonymous[0]} as well")
+        privacy = row.get("privacy_info")
+        if isinstance(privacy, Mapping) and privacy.get("analytics_storage") == "No":
+            raise LeftOut(f"{name} without consent")
+        raise Unmapped("user_id: missing, and user_pseudo_id (client_id, app_instance_id) as well")
     return filled(user_id=user, anonymous_id=device if user is None else None)
+
+
+def _identity(row: Row, params: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    """Google gives events no id, and those of one request the same microsecond: the items tell them apart, with what
+    newer exports have of their order.
+    """
+    order = text(row, "batch_event_index", "batch_ordering_id") or text(params, "batch_ordering_id") or ""
+    who = text(row, "user_id", "user_pseudo_id")
+    return "ga4", who, row.get("event_timestamp"), name, order
 
 
 def _params(row: Row) -> dict[str, Any]:
     """`event_params`: a list of key and value, of which one of four types is given."""
     params: dict[str, Any] = {}
-    for each in row.get("event_params") or ():
+    given = row.get("event_params")
+    for each in given if isinstance(given, list) else ():
         value = each.get("value") if isinstance(each, Mapping) else None
         if isinstance(value, Mapping):
             params[str(each.get("key"))] = next((found for found in value.values() if found is not None), None)
@@ -127,6 +146,8 @@ def _params(row: Row) -> dict[str, Any]:
 
 def _items(row: Row) -> list[Row]:
     given = row.get("items")
-    if not isinstance(given, list):
+    if given is None:
         return []
-    return [{k: v for k, v in item.items() if v not in NOTHING} for item in given if isinstance(item, Mapping)]
+    if not isinstance(given, list) or not all(isinstance(item, Mapping) for item in given):
+        raise Unmapped("items: must be a list of objects")
+    return [{k: v for k, v in item.items() if v not in NOTHING} for item in given]

@@ -9,6 +9,8 @@ import gzip
 import io
 import json
 from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any] | Unmapped]]:
     """(line number from 1, row or why there is none); of a document and of Parquet the number is the row's.
+
+    The line of a CSV's row is the one that it begins in.
 
     Told by the name: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, all but the
     last with .gz too; anything else is JSON Lines. Raises OSError where the file
@@ -66,13 +70,16 @@ def _document(path: Path) -> Iterator[tuple[int, dict[str, Any] | Unmapped]]:
 def _csv(path: Path, separator: str) -> Iterator[tuple[int, dict[str, Any] | Unmapped]]:
     csv.field_size_limit(CSV_FIELD_BYTES)
     with _opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter=separator, strict=True)
+        reader = csv.reader(file, delimiter=separator, strict=True)
         try:
-            for row in reader:
-                if None in row or None in row.values():
-                    yield reader.line_num, Unmapped(f"has not the {len(reader.fieldnames or ())} fields of the header")
-                else:
-                    yield reader.line_num, row
+            header = next(reader, [])
+            at = reader.line_num + 1
+            for cells in reader:
+                if len(cells) == len(header):
+                    yield at, dict(zip(header, cells, strict=True))
+                elif cells:
+                    yield at, Unmapped(f"has {len(cells)} fields, and the header {len(header)}")
+                at = reader.line_num + 1
         except (csv.Error, UnicodeDecodeError) as error:
             raise Undecodable(f"{path}: line {reader.line_num + 1}: {error}") from error
 
@@ -89,9 +96,22 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | Unmapped]]:
             for batch in file.iter_batches(batch_size=10_000):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, row
+                    yield number, {column: _plain(cell) for column, cell in row.items()}
     except ArrowInvalid as error:
         raise Undecodable(f"{path}: after row {number}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _plain(cell: Any) -> Any:
+    """As JSON would have it: decimals as numbers, days as text, and what is not a number as nothing."""
+    if isinstance(cell, Decimal):
+        return int(cell) if cell == cell.to_integral_value() else float(cell)
+    if isinstance(cell, float):
+        return cell if cell - cell == 0 else None
+    if isinstance(cell, date) and not isinstance(cell, datetime):
+        return cell.isoformat()
+    if isinstance(cell, list):
+        return [_plain(each) for each in cell]
+    return {name: _plain(each) for name, each in cell.items()} if isinstance(cell, dict) else cell
 
 
 def _opened(path: Path) -> Any:

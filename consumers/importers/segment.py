@@ -1,20 +1,33 @@
-"""Segment: track, identify and alias calls, as its archives and warehouses' files hold them.
+"""Segment: track, identify and alias calls, as its archives, its HTTP API and files of warehouses hold them.
 
-The events of its e-commerce specification (v2) that say something about a
-product, each with the products that it carries; `page`, `screen`, `group` and
-other events are left out. Product ids are `product_id`, else `sku`. Traits
-become a user's attributes. RudderStack and Jitsu write the same.
+The events of its e-commerce specification (v2, and v1 by its names) that say
+something about a product, each with the products that it carries; `page`,
+`screen`, `group` and other events are left out. Product ids are `product_id`,
+in v1 `id`, else `sku`. Traits become a user's attributes. RudderStack and Jitsu
+write the same, RudderStack products in `properties.products` of any event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from consumers.importers.base import LeftOut, Made, Row, Unmapped, described, filled, instant, number, text
+from consumers.importers.base import (
+    LeftOut,
+    Made,
+    Row,
+    Unmapped,
+    described,
+    filled,
+    identity,
+    instant,
+    number,
+    position,
+    text,
+)
 from consumers.importers.products import Products
 
-ONE = {
+TYPES = {
     "product viewed": "view",
     "product clicked": "click",
     "product added": "add_to_cart",
@@ -22,16 +35,32 @@ ONE = {
     "product shared": "like",
     "wishlist product added to cart": "add_to_cart",
     "product reviewed": "rating",
+    "order completed": "purchase",
+    "product list viewed": "impression",
+    "product list filtered": "impression",
+    "products searched": "search",
 }
-MANY = {"order completed": "purchase", "product list viewed": "impression", "product list filtered": "impression"}
-SEARCH = "products searched"
+OLDER = {
+    "viewed product": "product viewed",
+    "clicked product": "product clicked",
+    "added product": "product added",
+    "completed order": "order completed",
+    "viewed product category": "product list viewed",
+}
+"""v1's names, of which v2 says that they are aliases."""
 NAMES = {
-    "item_id": ("product_id", "productId", "sku", "id"), "title": ("name",), "description": ("description",),
+    "item_id": ("product_id", "productId", "id", "sku"), "title": ("name",), "description": ("description",),
     "categories": ("category",),
 }  # fmt: skip
 ATTRIBUTES = {"brand": ("brand",), "variant": ("variant",), "price": ("price",)}
-VALUES = {"rating": "rating", "add_to_cart": "quantity"}
+VALUES = {"rating": "rating", "add_to_cart": "quantity", "purchase": "quantity"}
 CALLS_LEFT_OUT = ("page", "screen", "group")
+PERSONAL = {
+    "id", "name", "firstname", "lastname", "username", "email", "phone", "avatar", "birthday", "website", "address"
+}  # fmt: skip
+"""Traits that the specification reserves for who somebody is: nobody's taste is learned from them."""
+CALLS = (("event", "track"), ("previousId", "alias"), ("groupId", "group"), ("traits", "identify"))
+"""What the HTTP API's bodies, which have no type, are told by."""
 
 
 class Segment:
@@ -41,9 +70,18 @@ class Segment:
         """Knows no product yet."""
         self._products = Products(NAMES, ATTRIBUTES)
 
+    def rows(self, row: Row) -> Iterable[Any]:
+        """The calls of a batch."""
+        calls = row.get("batch")
+        if not isinstance(calls, list):
+            return (row,)
+        if not calls:
+            raise LeftOut("a batch without calls")
+        return calls
+
     def __call__(self, row: Row) -> Iterator[Made]:
         """A purchase of several products makes as many events; a product that is new or changed an item."""
-        call = text(row, "type")
+        call = text(row, "type", "action") or next((call for field, call in CALLS if field in row), None)
         if call == "track":
             yield from self._track(row)
         elif call == "identify":
@@ -56,50 +94,77 @@ class Segment:
             raise Unmapped(f"type: must be a call such as track or identify, found {str(call)[:40]!r}")
 
     def _track(self, row: Row) -> Iterator[Made]:
-        name = (text(row, "event") or "").lower()
-        if name not in ONE and name not in MANY and name != SEARCH:
-            raise LeftOut(f"track {text(row, 'event')}")
+        called = text(row, "event") or ""
+        name = called.lower().replace("_", " ")
+        kind = TYPES.get(OLDER.get(name, name))
+        if kind is None:
+            raise LeftOut(f"track {called}")
         given = row.get("properties")
         properties: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
-        happened, message = _happened(row), text(row, "messageId", "message_id")
-        if name == SEARCH:
+        if kind == "search":
             query = text(properties, "query")
             if query is None:
                 raise Unmapped("properties.query: missing")
-            yield "events", happened | filled(event_type="search", text=query, event_id=message)
+            yield "events", _happened(row) | filled(event_type=kind, text=query, event_id=_message(row))
             return
-        products = _products(properties) if name in MANY else [properties]
-        ids = [found for product in products if (found := self._products.id_of(product))]
-        if not ids:
+        products = self._carried(properties, kind)
+        if not products and kind == "impression":
+            raise LeftOut(f"track {called} without products")
+        known = self._products.known(each for each in products if isinstance(each, Mapping))
+        if not known:
             raise Unmapped("properties: no product_id")
-        yield from self._products.made(products)
-        if MANY.get(name) == "impression":
-            yield "events", happened | filled(event_type="impression", items=ids, event_id=message)
-        elif name in MANY:
-            for n, product in enumerate(products):
-                if item_id := self._products.id_of(product):
-                    yield "events", happened | filled(
-                        event_type=MANY[name], item_id=item_id, value=number(product, "quantity"),
-                        event_id=f"{message}:{n}" if message else None,
-                    )  # fmt: skip
+        happened = _happened(row) | {"event_type": kind}
+        yield from self._products.made(product for _, product in known)
+        if kind == "impression":
+            yield "events", happened | filled(items=[item_id for item_id, _ in known], event_id=_message(row))
         else:
-            value, said = VALUES.get(ONE[name]), text(properties, "review_body") if ONE[name] == "rating" else None
-            yield "events", happened | filled(
-                event_type=ONE[name], item_id=ids[0], event_id=message, position=_position(properties),
-                value=number(properties, value) if value else None, text=said,
-            )  # fmt: skip
+            yield from _each(happened, known, properties, _message(row))
+        self._products.all_known(products, "properties.products")
+
+    def _carried(self, properties: Mapping[str, Any], kind: str) -> list[Any]:
+        """The product that the properties are, or the products that they hold."""
+        if kind not in ("purchase", "impression") and self._products.id_of(properties) is not None:
+            return [properties]
+        held = properties.get("products")
+        return held if isinstance(held, list) else [held] if isinstance(held, Mapping) else []
+
+
+def _each(
+    happened: dict[str, Any], known: list[tuple[str, Mapping[str, Any]]], properties: Mapping[str, Any],
+    message: str | None,
+) -> Iterator[Made]:  # fmt: skip
+    """An event for each product; an order's have an id each."""
+    kind = happened["event_type"]
+    value = VALUES.get(kind)
+    said = text(properties, "review_body") if kind == "rating" else None
+    single = kind != "purchase" and len(known) == 1
+    for n, (item_id, product) in enumerate(known):
+        yield "events", happened | filled(
+            item_id=item_id, event_id=message if single or message is None else identity(message, n),
+            position=position(product, "position") if kind != "purchase" else None,
+            value=number(product, value) if value else None, text=said,
+        )  # fmt: skip
+
+
+def _message(row: Row) -> str | None:
+    return text(row, "messageId", "message_id")
 
 
 def _identify(row: Row) -> Iterator[Made]:
     user = text(row, "userId", "user_id")
-    traits = row.get("traits")
+    context = row.get("context")
+    traits = row.get("traits") or (context.get("traits") if isinstance(context, Mapping) else None)
     if user is None:
         raise LeftOut("identify without userId")
     if isinstance(traits, Mapping) and traits:
-        attributes, _ = described(traits)
+        attributes, _ = described({name: trait for name, trait in traits.items() if not _names_them(name)})
         yield "users", filled(user_id=user, attributes=attributes)
     if before := text(row, "anonymousId", "anonymous_id"):
         yield "events", _merged(row, before)
+
+
+def _names_them(trait: str) -> bool:
+    return trait.lower().replace("_", "") in PERSONAL
 
 
 def _merged(row: Row, before: str | None) -> dict[str, Any]:
@@ -107,7 +172,7 @@ def _merged(row: Row, before: str | None) -> dict[str, Any]:
     if user is None or before is None:
         raise Unmapped("userId and previousId: both are needed")
     return filled(
-        event_type="identify", user_id=user, anonymous_id=before, timestamp=_when(row), event_id=text(row, "messageId")
+        event_type="identify", user_id=user, anonymous_id=before, timestamp=_when(row), event_id=_message(row)
     )
 
 
@@ -115,10 +180,11 @@ def _happened(row: Row) -> dict[str, Any]:
     user, anonymous = text(row, "userId", "user_id"), text(row, "anonymousId", "anonymous_id")
     if user is None and anonymous is None:
         raise Unmapped("userId: missing, and anonymousId as well")
-    session = row.get("context")
+    context = row.get("context")
+    session = text(context, "sessionId") if isinstance(context, Mapping) else None
     return filled(
         timestamp=_when(row), user_id=user, anonymous_id=anonymous if user is None else None,
-        session_id=text(session, "sessionId") if isinstance(session, Mapping) else None,
+        session_id=session or text(row, "session_id"),
     )  # fmt: skip
 
 
@@ -127,13 +193,3 @@ def _when(row: Row) -> int:
     if at is None:
         raise Unmapped("timestamp: missing")
     return at
-
-
-def _products(properties: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    given = properties.get("products")
-    return [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
-
-
-def _position(properties: Mapping[str, Any]) -> int | None:
-    at = number(properties, "position")
-    return int(at) if at is not None and at >= 0 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -136,10 +137,17 @@ def _publish_from(
 
 def _tell(path: Path, tally: Tally) -> None:
     made = ", ".join(f"{count} {kind}" for kind, count in sorted(tally.made.items())) or "nothing"
-    left_out = "".join(f", {count} of {sort} left out" for sort, count in tally.left_out.most_common(10))
+    sorts = tally.left_out.most_common()
+    left_out = "".join(f", {count} of {sort} left out" for sort, count in sorts[:10])
+    if others := sorts[10:]:
+        left_out += f", {sum(count for _, count in others)} of {len(others)} other sorts left out"
     typer.echo(shown(f"{path}: {made}{left_out}, {tally.unmapped} rows that could not be used"))
     for line, reason in tally.reasons:
         typer.echo(shown(f"{path}: line {line}: {reason}"), err=True)
+    told = Counter(reason for _, reason in tally.reasons)
+    for reason, count in tally.alike.most_common(10):
+        if count > told[reason] > 0:
+            typer.echo(shown(f"{path}: {count} rows in all: {reason}"), err=True)
 
 
 def _kind_of(path: Path, topic: str | None, settings: Settings) -> tuple[str, str]:
