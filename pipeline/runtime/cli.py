@@ -1,4 +1,4 @@
-"""The command line. Exit 0 done, 1 a failure told in one line, 2 bad usage or settings, 3 overtaken, 130 interrupted."""
+"""The command line. Exit 0 done, 1 failed, told in one line, 2 bad usage or settings, 3 overtaken, 130 interrupted."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def learner_parts(
 
 
 def live_page(settings: Settings, registry: CollectorRegistry, health: Health, stop: threading.Event) -> Live:
-    """What the page is made of: its titles are read once the learner is ready, its clicks go to the events topic.
+    """What the page is made of, nothing begun: titles once the learner is ready, clicks go to the events topic.
 
     They do where nobody else can reach the page, or whoever does bears a token.
     """
@@ -201,17 +201,17 @@ def live_page(settings: Settings, registry: CollectorRegistry, health: Health, s
             raise Refused(str(error)) from None
         return Where(where.topic, where.partition, offset)
 
-    def titled() -> None:
+    def follow_titles() -> None:
         while not health.ready.wait(0.2) and not stop.is_set():
             pass
         items = [settings.topic("items")]
         follow(titles, lambda: KafkaSource(bootstrap, items, options=connection.options()), decode, stop)
         publisher.close()
 
-    threading.Thread(target=titled, name="titles").start()
     metrics = settings.metrics
     private = not open_to_others(metrics.host) or metrics.token is not None or metrics.token_file is not None
-    return Live(Desk(), titles, Pulse(registry, health), publish if private else None, stop.is_set)
+    pulse = Pulse(registry, health)
+    return Live(Desk(), titles, pulse, publish if private else None, stop.is_set, follow_titles)
 
 
 @contextmanager
