@@ -33,7 +33,7 @@ from pipeline.messages import Record, Undecodable
 from pipeline.ports import ColdStore, CommitUnknown, Encoder, Fenced
 from pipeline.runtime.api import Live, Refused, Where
 from pipeline.runtime.desk import Desk
-from pipeline.runtime.embedder import Embedder
+from pipeline.runtime.embedder import Embedder, Turned
 from pipeline.runtime.erasure import Reading
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
 from pipeline.runtime.pulse import Pulse
@@ -235,21 +235,23 @@ def reading_of(settings: Settings) -> Iterator[Reading]:
         everything.close()
 
 
-def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.Event) -> None:
+def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.Event, turned: Turned) -> None:
     """Embed until `stop`; after a doubtful commit begin again at the committed positions.
 
     The model is loaded at the first text. Nobody else has this life's
     transactional id: whoever is fenced was slow, and the broker gave the
-    transaction up. Raises UnusableModel.
+    transaction up. `turned` hears that it goes on, also while it waits for
+    Kafka: to be started anew would not bring that back. Raises UnusableModel.
     """
     check_model(settings.encoding)
     connection, encoder = Connection(settings.kafka), LateEncoder(lambda: new_encoder(settings))
     embedder = Embedder(
         encoder, decoder_of(settings), settings, dead_letter_output,
-        known=lambda: _vectors(settings, connection),
+        known=lambda: _vectors(settings, connection), turned=turned,
     )  # fmt: skip
     metrics.watch(embedder)
     while not stop.is_set():
+        turned(0)
         try:
             _embed(settings, connection, embedder, stop)
         except (CommitUnknown, Fenced, ConnectionError) as error:

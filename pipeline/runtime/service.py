@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
@@ -12,6 +13,7 @@ from starlette.routing import Route
 from pipeline.runtime.api import Bucket, Live, list_routes, page_files, page_routes
 from pipeline.runtime.composition import learner_parts, live_page, prepare_topics, run_embedder, supervised
 from pipeline.runtime.desk import Desk
+from pipeline.runtime.embedder import Turned
 from pipeline.runtime.metrics import EmbedderMetrics
 from pipeline.runtime.runner import Health, Runner
 from pipeline.runtime.serving import HttpServer, application, open_to_others
@@ -42,9 +44,7 @@ def serve(
         works = _stages(settings, stage, registry, health, stop, desk, accept_gap)
         threads = [supervised(name, work, stop, failures) for name, work in works.items()]
         on_ready(server.port)
-        while not stop.wait(0.5):
-            if stage == "embedder":
-                health.turn()
+        stop.wait()
         for thread in threads:
             thread.join()
     finally:
@@ -96,18 +96,32 @@ def _stages(
         works["learner"] = lambda: runner.run(stop)
     if stage != "learner":
         metrics = EmbedderMetrics(registry)
-        works["embedder"] = lambda: _embed(settings, metrics, health, stop)
+        turned = _turning(health) if stage == "embedder" else _unheard
+        works["embedder"] = lambda: _embed(settings, metrics, health, stop, turned)
     if stage == "embedder":
         health.ready.set()
         log.info("ready: embedding items and the texts of events")
     return works
 
 
-def _embed(settings: Settings, metrics: EmbedderMetrics, health: Health, stop: threading.Event) -> None:
+def _turning(health: Health) -> Turned:
+    def turned(more_s: float) -> None:
+        health.turned_at = time.monotonic() + more_s
+
+    return turned
+
+
+def _unheard(more_s: float) -> None:
+    """Beside a learner: its turns alone count, or the embedder's would hide that it hangs."""
+
+
+def _embed(
+    settings: Settings, metrics: EmbedderMetrics, health: Health, stop: threading.Event, turned: Turned
+) -> None:
     # Whatever the embedder does, a learner beside it waits for the interpreter: not while it starts.
     while not health.ready.wait(0.1) and not stop.is_set():
         pass
-    run_embedder(settings, metrics, stop)
+    run_embedder(settings, metrics, stop, turned)
 
 
 def _is_shown(settings: Settings) -> bool:
