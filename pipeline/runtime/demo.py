@@ -208,7 +208,7 @@ def _one_event(
     settings: Settings, events: list[bytes], titles: dict[str, str], watched: Watched, say: Say
 ) -> str:
     """Show one user's list before and after one more event; gives the user."""
-    recent = [msgspec.json.decode(line)["user_id"] for line in events[-LIVE_EVENTS:]]
+    recent: list[str] = [msgspec.json.decode(line)["user_id"] for line in events[-LIVE_EVENTS:]]
     user = max((u for u in set(recent) if u in watched.newest), key=lambda u: (recent.count(u), u))
     before = watched.newest[user]
     liked = before.items[min(4, len(before.items) - 1)].item_id
