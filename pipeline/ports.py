@@ -52,6 +52,10 @@ class Stream(Protocol):
         """As `Source.positions`, of the partitions owned now."""
         ...
 
+    def high_watermarks(self) -> dict[TopicPartition, int]:
+        """As `Source.high_watermarks`, of the partitions owned now of which an end was heard."""
+        ...
+
 
 class Source(Protocol):
     """Where records come from. Offsets are the log's own; only committed records are seen.

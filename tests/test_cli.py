@@ -21,6 +21,8 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from typer.testing import CliRunner
 
+from pipeline.ports import Fenced
+from pipeline.runtime import service
 from pipeline.runtime.broker import Broker
 from pipeline.runtime.cli import app
 
@@ -167,6 +169,14 @@ def test_a_broker_that_does_not_answer_is_told_within_seconds(arguments: list[st
     )
     assert "Traceback" not in out + err
     assert time.monotonic() - began < 60
+
+
+def test_a_learner_that_was_overtaken_has_an_exit_status_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def serve(*_: object, **__: object) -> None:
+        raise Fenced("instance b has taken over this shard")
+
+    monkeypatch.setattr(service, "serve", serve)
+    assert told(["run"], 3) == "headrace: instance b has taken over this shard"
 
 
 def test_debug_shows_the_traceback() -> None:

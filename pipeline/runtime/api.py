@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -53,13 +54,17 @@ class Where:
 
 @dataclass(frozen=True)
 class Live:
-    """What the page is made of. `publish` takes an event's JSON, and raises Refused or ConnectionError."""
+    """What the page is made of. `publish` takes an event's JSON, and raises Refused or ConnectionError.
+
+    `follow` keeps the titles current, until `stopping`; it wants a thread of its own.
+    """
 
     desk: Desk
     titles: Titles
     pulse: Pulse
     publish: Callable[[bytes], Where] | None
     stopping: Callable[[], bool]
+    follow: Callable[[], None] = lambda: None
 
 
 class Bucket:
@@ -93,61 +98,68 @@ def page_files() -> list[Route]:
 
 def page_routes(live: Live, bucket: Bucket) -> list[Route]:
     """What the page asks for."""
-    streams: set[Watcher] = set()
-
-    def stream(request: Request) -> Response:
-        if len(streams) >= MOST_STREAMS:
-            return _error(429, f"{MOST_STREAMS} are watching already")
-        user = request.query_params.get("user") or None
-        return StreamingResponse(
-            _messages(live, user, streams), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
-
-    def items(request: Request) -> Response:
-        text, n = request.query_params.get("q", ""), _number(request, FEW)
-        found = live.titles.search(text, n) if text.strip() else live.desk.popular(n)
-        if not text.strip() and len(found) < n:
-            found = [*dict.fromkeys([*found, *live.titles.search("", n)])][:n]
-        return JSONResponse({"items": [live.titles.row(item_id) for item_id in found]})
-
-    def users(request: Request) -> Response:
-        return JSONResponse({"users": live.desk.active(_number(request, FEW))})
-
-    def why(request: Request) -> Response:
-        # An id may hold a slash: it is told from the path's own only before the path is decoded.
-        parts = request.scope["raw_path"].decode("ascii").partition("?")[0].split("/")
-        if len(parts) != 5:
-            raise Unknown("the path is /v1/why/USER/ITEM")
-        user, item_id = unquote(parts[3]), unquote(parts[4])
-        told, epoch = live.desk.why(user, item_id)
-        row = {"user_id": user, "title": live.titles.title(item_id), "epoch": epoch, **asdict(told)}
-        row["scorers"] = msgspec.to_builtins(told.scorers)
-        row["actions"] = [
-            {"event_type": a.event_type, "item_id": a.item_id, "title": a.item_id and live.titles.title(a.item_id),
-             "time_ms": a.time, "contribution": a.contribution} for a in told.actions
-        ]  # fmt: skip
-        return JSONResponse(row)
-
-    async def events(request: Request) -> Response:
-        if live.publish is None:
-            return _error(403, "events are taken where nobody else can reach the page, or with a metrics.token")
-        # A page of elsewhere can send no JSON without asking first, and is not answered when it asks.
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            return _error(415, "content-type: must be application/json")
-        body = await _body(request)
-        if body is None:
-            return _error(413, f"an event is at most {MOST_BYTES} bytes here")
-        try:
-            where = await asyncio.to_thread(live.publish, body)
-        except Refused as error:
-            return _error(400, str(error))
-        except ConnectionError as error:
-            return _error(503, str(error))
-        return JSONResponse(asdict(where), 202)
-
-    asked = {"/v1/stream": stream, "/v1/items": items, "/v1/users": users, "/v1/why/{ids:path}": why}
+    watchers: set[Watcher] = set()
+    asked = {
+        "/v1/stream": partial(_stream, live, watchers), "/v1/items": partial(_items, live),
+        "/v1/users": partial(_users, live), "/v1/why/{ids:path}": partial(_why, live),
+    }  # fmt: skip
     routes = [Route(path, _answered(endpoint, bucket)) for path, endpoint in asked.items()]
-    return [*routes, Route("/v1/events", _answered_later(events, bucket), methods=["POST"])]
+    return [*routes, Route("/v1/events", _answered_later(partial(_events, live), bucket), methods=["POST"])]
+
+
+def _stream(live: Live, watchers: set[Watcher], request: Request) -> Response:
+    if len(watchers) >= MOST_STREAMS:
+        return _error(429, f"{MOST_STREAMS} are watching already")
+    user = request.query_params.get("user") or None
+    return StreamingResponse(
+        _messages(live, user, watchers), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+    )
+
+
+def _items(live: Live, request: Request) -> Response:
+    text, n = request.query_params.get("q", ""), _number(request, FEW)
+    found = live.titles.search(text, n) if text.strip() else live.desk.popular(n)
+    if not text.strip() and len(found) < n:
+        found = [*dict.fromkeys([*found, *live.titles.search("", n)])][:n]
+    return JSONResponse({"items": [live.titles.row(item_id) for item_id in found]})
+
+
+def _users(live: Live, request: Request) -> Response:
+    return JSONResponse({"users": live.desk.active(_number(request, FEW))})
+
+
+def _why(live: Live, request: Request) -> Response:
+    # An id may hold a slash: it is told from the path's own only before the path is decoded.
+    parts = request.scope["raw_path"].decode("ascii").partition("?")[0].split("/")
+    if len(parts) != 5:
+        raise Unknown("the path is /v1/why/USER/ITEM")
+    user, item_id = unquote(parts[3]), unquote(parts[4])
+    told, epoch = live.desk.why(user, item_id)
+    row = {"user_id": user, "title": live.titles.title(item_id), "epoch": epoch, **asdict(told)}
+    row["scorers"] = msgspec.to_builtins(told.scorers)
+    row["actions"] = [
+        {"event_type": a.event_type, "item_id": a.item_id, "title": a.item_id and live.titles.title(a.item_id),
+         "time_ms": a.time, "contribution": a.contribution} for a in told.actions
+    ]  # fmt: skip
+    return JSONResponse(row)
+
+
+async def _events(live: Live, request: Request) -> Response:
+    if live.publish is None:
+        return _error(403, "events are taken where nobody else can reach the page, or with a metrics.token")
+    # A page of elsewhere can send no JSON without asking first, and is not answered when it asks.
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        return _error(415, "content-type: must be application/json")
+    body = await _body(request)
+    if body is None:
+        return _error(413, f"an event is at most {MOST_BYTES} bytes here")
+    try:
+        where = await asyncio.to_thread(live.publish, body)
+    except Refused as error:
+        return _error(400, str(error))
+    except ConnectionError as error:
+        return _error(503, str(error))
+    return JSONResponse(asdict(where), 202)
 
 
 def list_routes(live: Live, bucket: Bucket) -> list[Route]:

@@ -1,4 +1,4 @@
-"""The command line. Exit 0 done, 1 a failure told in one line, 2 bad usage or settings, 130 interrupted."""
+"""The command line. Exit 0 done, 1 failed, told in one line, 2 bad usage or settings, 3 overtaken, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.runtime.console import Stop, UsageError, importing, telling
+from pipeline.runtime.console import Overtaken, Stop, UsageError, importing, telling
 from pipeline.runtime.doctor_command import doctor
 from pipeline.runtime.erase_command import erase
 from pipeline.runtime.evaluate_command import evaluate
@@ -73,6 +73,8 @@ def run(
 ) -> None:
     """Learn from events on Kafka and publish lists, until SIGTERM or Ctrl-C.
 
+    A learner that another instance has overtaken ends with exit status 3: started again, it would overtake that one.
+
     Example: headrace run --bootstrap localhost:9092
     """
     with telling(debug):
@@ -82,10 +84,14 @@ def run(
             config, bootstrap, namespace, {"epochs.snapshots": snapshots, "metrics.port": metrics_port}
         )
         with importing():
+            from pipeline.ports import Fenced
             from pipeline.runtime.service import serve
 
         stop = Stop()
-        serve(settings, stage, stop, accept_gap=accept_gap)
+        try:
+            serve(settings, stage, stop, accept_gap=accept_gap)
+        except Fenced as error:
+            raise Overtaken(str(error)) from error
         stop.raise_if_interrupted()
 
 

@@ -33,7 +33,7 @@ from pipeline.messages import Record, Undecodable
 from pipeline.ports import ColdStore, CommitUnknown, Encoder, Fenced
 from pipeline.runtime.api import Live, Refused, Where
 from pipeline.runtime.desk import Desk
-from pipeline.runtime.embedder import Embedder
+from pipeline.runtime.embedder import Embedder, Turned
 from pipeline.runtime.erasure import Reading
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
 from pipeline.runtime.notices import Notices
@@ -186,7 +186,7 @@ def learner_parts(
 
 
 def live_page(settings: Settings, registry: CollectorRegistry, health: Health, stop: threading.Event) -> Live:
-    """What the page is made of: its titles are read once the learner is ready, its clicks go to the events topic.
+    """What the page is made of, nothing begun: titles once the learner is ready, clicks go to the events topic.
 
     They do where nobody else can reach the page, or whoever does bears a token.
     """
@@ -202,17 +202,17 @@ def live_page(settings: Settings, registry: CollectorRegistry, health: Health, s
             raise Refused(str(error)) from None
         return Where(where.topic, where.partition, offset)
 
-    def titled() -> None:
+    def follow_titles() -> None:
         while not health.ready.wait(0.2) and not stop.is_set():
             pass
         items = [settings.topic("items")]
         follow(titles, lambda: KafkaSource(bootstrap, items, options=connection.options()), decode, stop)
         publisher.close()
 
-    threading.Thread(target=titled, name="titles").start()
     metrics = settings.metrics
     private = not open_to_others(metrics.host) or metrics.token is not None or metrics.token_file is not None
-    return Live(Desk(Notices().committed), titles, Pulse(registry, health), publish if private else None, stop.is_set)
+    pulse = Pulse(registry, health)
+    return Live(Desk(Notices().committed), titles, pulse, publish if private else None, stop.is_set, follow_titles)
 
 
 @contextmanager
@@ -236,21 +236,23 @@ def reading_of(settings: Settings) -> Iterator[Reading]:
         everything.close()
 
 
-def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.Event) -> None:
+def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.Event, turned: Turned) -> None:
     """Embed until `stop`; after a doubtful commit begin again at the committed positions.
 
     The model is loaded at the first text. Nobody else has this life's
     transactional id: whoever is fenced was slow, and the broker gave the
-    transaction up. Raises UnusableModel.
+    transaction up. `turned` hears that it goes on, also while it waits for
+    Kafka: to be started anew would not bring that back. Raises UnusableModel.
     """
     check_model(settings.encoding)
     connection, encoder = Connection(settings.kafka), LateEncoder(lambda: new_encoder(settings))
     embedder = Embedder(
         encoder, decoder_of(settings), settings, dead_letter_output,
-        known=lambda: _vectors(settings, connection),
+        known=lambda: _vectors(settings, connection), turned=turned,
     )  # fmt: skip
     metrics.watch(embedder)
     while not stop.is_set():
+        turned(0)
         try:
             _embed(settings, connection, embedder, stop)
         except (CommitUnknown, Fenced, ConnectionError) as error:

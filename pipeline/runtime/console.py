@@ -45,6 +45,10 @@ class UsageError(ValueError):
     """Arguments that do not fit together; exit 2."""
 
 
+class Overtaken(RuntimeError):
+    """Another instance does this one's work now; exit 3, so that whoever starts services leaves this one ended."""
+
+
 @contextmanager
 def importing() -> Iterator[None]:
     """Import much at once: collections in between find nothing, and take half a second of torch's two.
@@ -84,7 +88,10 @@ class Stop(threading.Event):
 
 @contextmanager
 def telling(debug: bool, quiet: bool = False) -> Iterator[None]:
-    """Set logging up, and turn errors into one line and an exit code: 1, 2 for usage and settings, 130 interrupted."""
+    """Set logging up, and turn errors into one line and an exit code.
+
+    1, 2 for usage and settings, 3 for a learner that was overtaken, 130 interrupted.
+    """
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -96,6 +103,8 @@ def telling(debug: bool, quiet: bool = False) -> Iterator[None]:
         yield
     except (SettingsError, UsageError) as error:
         _fail(error, 2, debug)
+    except Overtaken as error:
+        _fail(error, 3, debug)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BrokenPipeError:

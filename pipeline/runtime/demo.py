@@ -57,31 +57,41 @@ def run_demo(kind: str, keep: bool, stop: threading.Event, say: Say) -> None:
     with ExitStack() as stack:
         broker = stack.enter_context(start_broker(kind, announce=say))  # type: ignore[arg-type]
         say(broker.description)
-        settings = Settings.model_validate({"namespace": "demo", "kafka": {"bootstrap": broker.bootstrap}})
+        config = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-"))) / "headrace.yaml"
+        settings = _settings(broker.bootstrap, config)
         create_topics(broker.bootstrap, settings)
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
-        port = stack.enter_context(_service(settings, scratch, broker.kind))
+        port = stack.enter_context(_service(config))
+        say(f"live page     http://127.0.0.1:{port}/")
         watched = stack.enter_context(_watching(settings))
         _history(settings, items, events[:-LIVE_EVENTS], port, stop, say)
         latencies = _live(settings, events[-LIVE_EVENTS:], watched, port, stop)
         _summary(port, len(items), watched, latencies, say)
-        _one_event(settings, events, titles, watched, say)
+        user = _one_event(settings, events, titles, watched, say)
         if keep and not stop.is_set():
-            say(f"\nKept running: Kafka at {broker.bootstrap}, namespace demo; http://127.0.0.1:{port}/metrics")
+            say(f"\nKept running: http://127.0.0.1:{port}/ with Kafka at {broker.bootstrap}, namespace demo.")
+            say(f"Why that list:  headrace why {user} --config {config}")
             say("Ctrl-C ends it.")
             stop.wait()
 
 
+def _settings(bootstrap: str, config: Path) -> Settings:
+    """The demo's settings, written to `config` too: so that every command takes them from there."""
+    keys = {
+        "namespace": "demo",
+        "kafka": {"bootstrap": bootstrap},
+        "epochs": {"snapshots": str(config.parent / "snapshots")},
+        "publishing": {"max_age_s": 3600.0, "catch_up_lists": 1024},
+    }
+    config.write_bytes(msgspec.json.encode(keys))
+    return Settings.model_validate(keys)
+
+
 @contextmanager
-def _service(settings: Settings, scratch: Path, kind: str) -> Iterator[int]:
+def _service(config: Path) -> Iterator[int]:
     """`headrace run` in a process of its own; gives its metrics port."""
     port = free_port()
-    config = scratch / "headrace.yaml"
-    publishing = {"max_age_s": 3600.0, "catch_up_lists": 1024}
-    config.write_text(msgspec.json.encode({"publishing": publishing}).decode())
-    arguments = ["--config", str(config), "--bootstrap", settings.kafka.bootstrap, "--namespace", settings.namespace]
-    arguments += ["--snapshots", str(scratch / "snapshots"), "--metrics-port", str(port)]
-    log = scratch / "run.log"
+    arguments = ["--config", str(config), "--metrics-port", str(port)]
+    log = config.with_name("run.log")
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.runtime.cli", "run", *arguments],
@@ -196,9 +206,9 @@ def _summary(port: int, items: int, watched: Watched, latencies: list[float], sa
 
 def _one_event(
     settings: Settings, events: list[bytes], titles: dict[str, str], watched: Watched, say: Say
-) -> None:
-    """Show one user's list before and after one more event."""
-    recent = [msgspec.json.decode(line)["user_id"] for line in events[-LIVE_EVENTS:]]
+) -> str:
+    """Show one user's list before and after one more event; gives the user."""
+    recent: list[str] = [msgspec.json.decode(line)["user_id"] for line in events[-LIVE_EVENTS:]]
     user = max((u for u in set(recent) if u in watched.newest), key=lambda u: (recent.count(u), u))
     before = watched.newest[user]
     liked = before.items[min(4, len(before.items) - 1)].item_id
@@ -218,6 +228,7 @@ def _one_event(
         old = titles[before.items[place].item_id] if place < len(before.items) else ""
         row = after.items[place] if place < len(after.items) else None
         say(f"{place + 1:3} {old[:34]:34}  {_row(row, titles, was) if row else ''}")
+    return user
 
 
 def _row(row: Recommended, titles: dict[str, str], was: dict[str, int]) -> str:

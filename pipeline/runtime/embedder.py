@@ -7,14 +7,18 @@ seconds in which a learner beside it could hardly go on, and a restart may meet
 no text for long. One loop is poll → embed → commit, where the commit carries the
 vectors and the positions read in one transaction; an exception from the sink
 leaves the loop, and the caller starts again from the committed positions.
+
+At each turn of the loop, also while nothing comes, it says that it goes on, and
+before what may take long, for how long: so a hang is told from a slow model.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -38,11 +42,21 @@ from pipeline.messages import (
     encode,
 )
 from pipeline.ports import Decoder, Encoder, Positions, Sink, Stream
+from pipeline.runtime.lag import lag_by_topic
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 
 PROVIDED = "provided"
+
+Turned = Callable[[float], None]
+"""Hears that a loop goes on, and for how many seconds more than usual it may now not be heard of."""
+
+LOADING_S = 600.0
+"""A model of gigabytes on a cold network disk takes minutes; one that is not there in ten will not come."""
+TEXT_S = 1.0
+"""A model that takes longer for each text follows no stream."""
+LAG_S = 1.0
 
 _POLL_S = 0.2
 _COMMIT_S = 1.0
@@ -70,7 +84,8 @@ class Embedder:
 
     `skipped` counts records that do not decode (the learner dead-letters them),
     `unchanged` items whose vector stands already, `dead_lettered` records that
-    could not be embedded.
+    could not be embedded. `lag` is in records by topic, of the partitions that
+    are this embedder's; a second old at most while it polls.
     """
 
     def __init__(
@@ -82,12 +97,14 @@ class Embedder:
         *,
         remembered: int = 1_000_000,
         known: Callable[[], Iterable[Record]] = tuple,
+        turned: Turned = lambda more_s: None,
     ) -> None:
         """`known` gives what the vectors topic holds: asked for once, before the first text.
 
         `remembered` bounds the items of which the last vector is known, see `CommittedVectors`.
         """
         self._known = known
+        self._turned = turned
         self._prepared = False
         self._encoder = encoder
         self._cache = CachedEncoder(encoder, settings.encoding.cache_texts)
@@ -102,6 +119,8 @@ class Embedder:
         self.skipped = 0
         self.unchanged = 0
         self.dead_lettered = 0
+        self.lag: Mapping[str, int] = {}
+        self._lag_at = -math.inf
 
     @property
     def texts_embedded(self) -> int:
@@ -124,8 +143,10 @@ class Embedder:
         committed_at, uncommitted = time.monotonic(), False
         partitions = self._item_partitions(source)
         while not stop.is_set():
+            self._turned(0)
             records = source.poll(size, _POLL_S)
             partitions = self._after_rebalance(source, partitions)
+            self._look_at_lag(source)
             began = time.monotonic()
             outputs = self.embed(records)
             size = self._next_size(size, len(records), time.monotonic() - began)
@@ -155,6 +176,12 @@ class Embedder:
         if gained := now - before:
             self._standing.drop_partitions(gained)
         return now
+
+    def _look_at_lag(self, source: Stream) -> None:
+        """Now and then. Before embedding, which may take long: what waits meanwhile is to be seen."""
+        if (now := time.monotonic()) - self._lag_at >= LAG_S:
+            self._lag_at = now
+            self.lag = lag_by_topic(source.high_watermarks(), source.positions())
 
     def _item_partitions(self, source: Stream) -> set[int]:
         return {place.partition for place in source.positions() if place.topic == self._items}
@@ -202,6 +229,7 @@ class Embedder:
         was changed, and the items topic must be read from its start again.
         """
         for record in records:
+            self._turned(0)
             vector = self._remember(record.key, record.value)
             if vector is None or vector.encoder != self._cache.identity:
                 continue
@@ -210,11 +238,13 @@ class Embedder:
         return self._standing.count_other_than({self._cache.identity, PROVIDED})
 
     def _prepare(self) -> None:
-        """Before the first text: remember what stands already, and have the model loaded."""
+        """Before the first text: have the model loaded, and remember what stands already."""
         if self._prepared:
             return
-        self.warm(self._known())
+        self._turned(LOADING_S)
         log.debug("texts are embedded by %s", self._encoder.identity)
+        self._turned(0)
+        self.warm(self._known())
         self._prepared = True
 
     def _remember(self, key: bytes | None, value: bytes | None) -> Vector | None:
@@ -294,6 +324,7 @@ class Embedder:
         """Each text's vector as little-endian float32, or what the encoder raised on that text alone."""
         if not texts:
             return []
+        self._turned(len(texts) * TEXT_S)
         try:
             return [to_bytes(row) for row in self._cache.encode(texts)]
         except _TEXT_FAULTS as error:

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pipeline.epochs.history import Past
 from pipeline.epochs.processor import Applied, Processor
 from pipeline.messages import FULL_EFFORT, Record, TopicPartition
 from pipeline.runtime.embedder import Embedder
+from pipeline.runtime.lag import lag_by_topic
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 OUTCOMES = ("trained", "duplicate", "late", "erased", "dead_lettered", "skipped")
@@ -167,10 +168,7 @@ class LearnerMetrics:
 
     def lags(self, ends: Mapping[TopicPartition, int], positions: Mapping[TopicPartition, int]) -> None:
         """Records between positions and high watermarks, per topic."""
-        lag: dict[str, int] = {}
-        for tp, end in ends.items():
-            lag[tp.topic] = lag.get(tp.topic, 0) + max(end - positions.get(tp, end), 0)
-        for topic, records in lag.items():
+        for topic, records in lag_by_topic(ends, positions).items():
             self.lag.labels(topic).set(records)
 
     def prequential(self, processor: Processor) -> None:
@@ -194,17 +192,23 @@ class LearnerMetrics:
 
 
 class EmbedderMetrics(Collector):
-    """The embedder's counters, read from it whenever somebody asks; 0 until there is one."""
+    """The embedder's counters and its lag, read from it whenever somebody asks; 0 and no lag until there is one."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._embedder: Embedder | None = None
         registry.register(self)
 
     def watch(self, embedder: Embedder) -> None:
-        """From now on read this embedder's counters."""
+        """From now on read this embedder's."""
         self._embedder = embedder
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        """The counters as they are now."""
+    def collect(self) -> Iterator[Metric]:
+        """The counters as they are now, and the lag as it was a moment ago."""
         for name, text, attribute in EMBEDDER_COUNTERS:
             yield CounterMetricFamily(name, text, value=getattr(self._embedder, attribute, 0))
+        lag = GaugeMetricFamily(
+            "headrace_embedder_lag_records", "Records the embedder has not yet read, by topic", labels=["topic"]
+        )
+        for topic, records in ({} if self._embedder is None else self._embedder.lag).items():
+            lag.add_metric([topic], records)
+        yield lag

@@ -34,6 +34,7 @@ from typer.testing import CliRunner
 
 from pipeline.runtime.broker.kraft import BROKER, PROPERTIES
 from pipeline.runtime.cli import app
+from pipeline.runtime.console import Overtaken, telling
 from pipeline.settings import ENV_PREFIX, load_settings
 
 PORT = 9464
@@ -58,6 +59,14 @@ def test_headrace_has_the_command_and_its_options(where: str) -> None:
         assert arguments[arguments.index("--stage") + 1] in ("learner", "embedder")
     done = CliRunner().invoke(app, [*arguments, "--help"])
     assert done.exit_code == 0, done.output
+
+
+def test_the_unit_leaves_ended_what_to_start_again_would_not_mend() -> None:
+    wrong = CliRunner().invoke(app, ["run", "--stage", "x"]).exit_code
+    with pytest.raises(SystemExit) as overtaken, telling(debug=False):
+        raise Overtaken("by another")
+    (never,) = unit_values("RestartPreventExitStatus")
+    assert never.split() == [str(wrong), str(overtaken.value.code)]
 
 
 def environments() -> dict[str, dict[str, str]]:

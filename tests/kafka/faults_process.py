@@ -93,7 +93,7 @@ def pauses(trial: Trial) -> Report:
 
 
 def twins(trial: Trial) -> Report:
-    """Two learners of one shard at once, each with a folder of its own: one ends for good, in one line, exit 1."""
+    """Two learners of one shard at once, each with a folder of its own: one ends for good, in one line, exit 3."""
     world = trial.found(learning=LEAN)
     homes = [_home(world, name) for name in ("one", "two")]
     with trial.busy() as traffic:
@@ -116,7 +116,7 @@ def _survivor(lives: list[Service]) -> Service:
     """The one that goes on, after the other has said what it must."""
     wait_for(lambda: any(life.process.poll() is not None for life in lives), 120, "neither twin ends")
     loser, winner = sorted(lives, key=lambda life: life.process.poll() is None)
-    assert loser.process.returncode == 1, f"exit {loser.process.returncode}\n{loser.said}"
+    assert loser.process.returncode == 3, f"exit {loser.process.returncode}\n{loser.said}"
     line = loser.said.splitlines()[-1]
     assert line.startswith("headrace: "), loser.said
     assert "has taken over this shard" in line, loser.said

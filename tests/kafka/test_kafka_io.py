@@ -26,6 +26,7 @@ from pipeline.messages import (
 )
 from pipeline.ports import CommitUnknown, Fenced, LogGap
 from pipeline.runtime.broker import Broker
+from pipeline.runtime.lag import lag_by_topic
 from pipeline.settings import Kafka, Settings
 from producers.dead_letters import dead_letter_output
 from producers.kafka import KafkaSink
@@ -206,6 +207,7 @@ def test_a_group_shares_partitions_and_never_names_what_it_lost(
     collect(one.poll, 40)
     assert set(one.positions()) == set(one.partitions())
     assert len(one.partitions()) == 4
+    assert lag_by_topic(one.high_watermarks(), one.positions()) == {name: 0}
     two = KafkaGroupSource(broker.bootstrap, [name], namespace, options=options)
     deadline = time.monotonic() + 30
     while not (len(one.partitions()) == len(two.partitions()) == 2):
@@ -214,6 +216,8 @@ def test_a_group_shares_partitions_and_never_names_what_it_lost(
         two.poll(10, 0.2)
     assert set(one.positions()).isdisjoint(two.positions())
     assert set(one.partitions()) | set(two.partitions()) == {TopicPartition(name, n) for n in range(4)}
+    assert set(one.high_watermarks()) <= set(one.partitions())
+    assert set(two.high_watermarks()) <= set(two.partitions())
     two.close()
     while len(one.partitions()) < 4:
         assert time.monotonic() < deadline

@@ -35,8 +35,10 @@ def test_an_embedder_whose_transaction_was_given_up_begins_again(
     for name, stand_in in (("_embed", embed), ("check_model", lambda _: None), ("Embedder", lambda *_, **__: None)):
         monkeypatch.setattr(composition, name, stand_in)
     monkeypatch.setattr(composition, "RETRY_S", 0)
-    composition.run_embedder(Settings(), Watching(), stop)  # type: ignore[arg-type]
+    turns: list[float] = []
+    composition.run_embedder(Settings(), Watching(), stop, turns.append)  # type: ignore[arg-type]
     assert len(lives) == 3
+    assert turns == [0, 0, 0], "alive while it begins again, Kafka being away or not"
 
 
 @pytest.mark.parametrize("lived_s", [0, 0.02])

@@ -244,9 +244,9 @@ def test_without_a_text_no_model_is_loaded() -> None:
     assert stage.embed([record(search(None, item_id="i1"), 0)] * 3) == []
     assert late.needed == []
     assert stage.embed(items) == []
-    assert late.needed == ["vectors", "model"]
+    assert late.needed == ["model", "vectors"]
     assert len(stage.embed([record(search("a text"), 4)])) == 1
-    assert late.needed == ["vectors", "model"]
+    assert late.needed == ["model", "vectors"]
 
 
 def test_what_stands_is_read_again_where_reading_it_failed() -> None:

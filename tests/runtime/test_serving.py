@@ -101,6 +101,11 @@ def test_the_embedders_counts_are_counters_and_follow_it(server: HttpServer, reg
     assert found["headrace_texts_embedded_total"] == embedder.texts_embedded == 2
     assert found["headrace_embedding_cache_hits_total"] == embedder.cache_hits
     assert found["headrace_embedder_dead_letters_total"] == 0
+    embedder.lag = {"items": 7, "events": 0}
+    lag = {name: value for name, value in samples(ask(server, "/metrics")[2]).items() if "lag" in name}
+    assert lag == {
+        "headrace_embedder_lag_records{topic=items}": 7, "headrace_embedder_lag_records{topic=events}": 0,
+    }  # fmt: skip
 
 
 def test_outcomes_add_up_to_what_was_consumed(registry: CollectorRegistry) -> None:
