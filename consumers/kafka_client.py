@@ -76,6 +76,10 @@ def new_consumer(bootstrap: str, fetch_max_wait_ms: int, extra: Mapping[str, Any
     return consumer
 
 
+class NoAnswer(ConnectionError):
+    """Nobody answers at any of the addresses."""
+
+
 @contextmanager
 def reaching(bootstrap: str, options: Mapping[str, Any]) -> Iterator[None]:
     """Turn what kafka-python raises into a LogGap or a ConnectionError with one line of text.
@@ -99,7 +103,7 @@ def unreachable(bootstrap: str, error: KafkaError, options: Mapping[str, Any], w
         return ConnectionError(f"Kafka at {cause}")
     said = str(error).removeprefix(f"{kind}: ")
     if said.startswith("Unable to bootstrap"):
-        return ConnectionError(f"Kafka at {bootstrap} does not answer; kafka.bootstrap and --bootstrap say where it is")
+        return NoAnswer(f"Kafka at {bootstrap} does not answer; kafka.bootstrap and --bootstrap say where it is")
     return ConnectionError(f"Kafka at {bootstrap}: {f'{what}: ' if what else ''}{kind}: {said}")
 
 

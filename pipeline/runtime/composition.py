@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from consumers.aligned import AlignedSource
 from consumers.decoding import JsonDecoder
 from consumers.kafka import KafkaSource
+from consumers.kafka_client import NoAnswer
 from consumers.kafka_connection import Connection, connection_options
 from consumers.kafka_group import KafkaGroupSource
 from pipeline.encoding.build import LateEncoder, build_encoder, check_model
@@ -56,6 +57,7 @@ log = logging.getLogger(__name__)
 LEARNER_INPUTS = ("events", "items", "users", "vectors", "event-vectors")
 EMBEDDER_INPUTS = ("items", "events")
 RETRY_S = 1.0
+KAFKA_WAIT_S = 20.0
 QUIET_POLLS = 5
 
 
@@ -108,11 +110,26 @@ def new_encoder(settings: Settings) -> Encoder:
     return build_encoder(settings.encoding)
 
 
-def prepare_topics(settings: Settings) -> None:
+def prepare_topics(settings: Settings, stop: threading.Event) -> None:
     """Create missing topics if the settings allow it; say what is wrong with existing ones.
 
-    Raises ConnectionError where Kafka cannot be reached: a start ends there, where later on it is waited for.
+    A Kafka that does not answer yet is waited for `KAFKA_WAIT_S`, or until `stop`. Raises
+    ConnectionError where it cannot be reached: a start ends there, where later on it is waited for.
     """
+    until, told = time.monotonic() + KAFKA_WAIT_S, False
+    while True:
+        try:
+            return _prepare_topics(settings)
+        except NoAnswer:
+            if stop.is_set() or time.monotonic() > until:
+                raise
+        if not told:
+            log.info("waiting for Kafka at %s", settings.kafka.bootstrap)
+        told = True
+        stop.wait(RETRY_S)
+
+
+def _prepare_topics(settings: Settings) -> None:
     options = connection_options(settings.kafka)
     if settings.kafka.security_protocol == "sasl_plaintext":
         log.warning("kafka.security_protocol is sasl_plaintext: all is sent in the clear, with PLAIN the password too")
@@ -157,6 +174,15 @@ def learner_parts(
     inputs = [settings.topic(kind) for kind in LEARNER_INPUTS]
     name = f"{settings.namespace}.learner.{settings.instance}"
 
+    def make_source() -> AlignedSource:
+        source = KafkaSource(bootstrap, inputs, options=connection.options())
+        try:
+            source.partitions()  # topics that are gone are named here; to wait for their offsets takes half a minute
+        except ConnectionError:
+            source.close()
+            raise
+        return AlignedSource(source, clock)
+
     def make_sink() -> KafkaSink:
         return KafkaSink(
             bootstrap,
@@ -170,7 +196,7 @@ def learner_parts(
 
     return Parts(
         settings=settings,
-        make_source=lambda: AlignedSource(KafkaSource(bootstrap, inputs, options=connection.options()), clock),
+        make_source=make_source,
         make_sink=make_sink,
         make_processor=lambda: new_processor(settings, device, cold),
         snapshots=Early(FileSnapshotStore(folder, ladder)),
@@ -239,7 +265,7 @@ def reading_of(settings: Settings) -> Iterator[Reading]:
 def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.Event, turned: Turned) -> None:
     """Embed until `stop`; after a doubtful commit begin again at the committed positions.
 
-    The model is loaded at the first text. Nobody else has this life's
+    The model is loaded at the first text, or in the first quiet moment. Nobody else has this life's
     transactional id: whoever is fenced was slow, and the broker gave the
     transaction up. `turned` hears that it goes on, also while it waits for
     Kafka: to be started anew would not bring that back. Raises UnusableModel.

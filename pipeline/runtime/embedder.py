@@ -2,9 +2,9 @@
 
 It owns no state that the log does not hold. What it remembers, which vector it
 last committed for which item, only saves work: it is read back from the vectors
-topic before the first text. Then alone the model is loaded, too: that takes
-seconds in which a learner beside it could hardly go on, and a restart may meet
-no text for long. One loop is poll → embed → commit, where the commit carries the
+topic before the first text. Only then, or once nothing has come for a while,
+the model is loaded, too: that takes seconds in which a learner beside it could
+hardly go on, and a restart under load has enough to do. One loop is poll → embed → commit, where the commit carries the
 vectors and the positions read in one transaction; an exception from the sink
 leaves the loop, and the caller starts again from the committed positions.
 
@@ -57,6 +57,7 @@ LOADING_S = 600.0
 TEXT_S = 1.0
 """A model that takes longer for each text follows no stream."""
 LAG_S = 1.0
+QUIET_S = 2.0
 
 _POLL_S = 0.2
 _COMMIT_S = 1.0
@@ -141,13 +142,17 @@ class Embedder:
         """
         size = min(_FIRST_POLL, self._max_records)
         committed_at, uncommitted = time.monotonic(), False
-        partitions = self._item_partitions(source)
+        partitions, read_at = self._item_partitions(source), time.monotonic()
         while not stop.is_set():
             self._turned(0)
             records = source.poll(size, _POLL_S)
             partitions = self._after_rebalance(source, partitions)
             self._look_at_lag(source)
             began = time.monotonic()
+            if records:
+                read_at = began
+            elif partitions and began - read_at > QUIET_S:
+                self._prepare()
             outputs = self.embed(records)
             size = self._next_size(size, len(records), time.monotonic() - began)
             uncommitted = uncommitted or bool(records)
@@ -238,11 +243,13 @@ class Embedder:
         return self._standing.count_other_than({self._cache.identity, PROVIDED})
 
     def _prepare(self) -> None:
-        """Before the first text: have the model loaded, and remember what stands already."""
+        """Before the first text, or in a quiet moment: have the model loaded, and remember what stands already."""
         if self._prepared:
             return
         self._turned(LOADING_S)
+        began = time.monotonic()
         log.debug("texts are embedded by %s", self._encoder.identity)
+        log.info("ready to embed: the model was loaded in %.1f s", time.monotonic() - began)
         self._turned(0)
         self.warm(self._known())
         self._prepared = True

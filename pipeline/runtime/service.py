@@ -39,7 +39,7 @@ def serve(
     try:
         if live is not None:
             _open(live, settings, server.port)
-        prepare_topics(settings)
+        prepare_topics(settings, stop)
         desk = None if live is None else live.desk
         works = _stages(settings, stage, registry, health, stop, desk, accept_gap)
         threads = [supervised(name, work, stop, failures) for name, work in works.items()]

@@ -127,6 +127,23 @@ def test_one_whose_model_loads_for_long_is_given_minutes_and_not_for_ever() -> N
             released.set()
 
 
+def test_in_a_quiet_moment_the_model_is_loaded_before_there_is_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.runtime.embedder.QUIET_S", 0.5)
+    built = threading.Event()
+
+    def build() -> HashingEncoder:
+        built.set()
+        return HashingEncoder(32)
+
+    log = log_of(0)
+    with running(LateEncoder(build), log, Heard(), nothing):
+        for _ in range(20):  # under load it has not even a text to load it for
+            log.append(Output(EVENTS, b"u", b"{}"))
+            time.sleep(0.05)
+        assert not built.is_set()
+        assert built.wait(PATIENCE_S)
+
+
 def test_one_that_reads_back_many_vectors_goes_on() -> None:
     heard, turns = Heard(), list[int]()
 

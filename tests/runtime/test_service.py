@@ -39,7 +39,7 @@ class Hanging:
 def seen(stage: str | None, embed: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> int:
     """What /livez says some time after the start."""
     monkeypatch.setattr(serving, "STALLED_S", STALLED_S)
-    monkeypatch.setattr(service, "prepare_topics", lambda settings: None)
+    monkeypatch.setattr(service, "prepare_topics", lambda *_: None)
     monkeypatch.setattr(service, "learner_parts", lambda settings, registry, health, **_: health)
     monkeypatch.setattr(service, "Runner", Hanging)
     monkeypatch.setattr(service, "run_embedder", embed)
