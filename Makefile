@@ -59,9 +59,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV): 5 GB, most of it torch; some minutes"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV): 5 GB, most of it torch; some minutes"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,bench,dev]'
 	touch $@

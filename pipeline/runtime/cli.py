@@ -163,7 +163,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running at the end.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Film ratings through a real broker, embedder and learner, in about a minute; ends with a summary.
+    """Film ratings through a real broker, embedder and learner, in a minute or two; ends with a summary.
 
     Example: headrace demo --keep
     """

@@ -72,6 +72,8 @@ def run_demo(kind: str, keep: bool, stop: threading.Event, say: Say) -> None:
             say(f"Why that list:  headrace why {user} --config {config}")
             say("Ctrl-C ends it.")
             stop.wait()
+        elif not keep:
+            say("\nTo click in it: headrace demo --keep. With your own events: “From your own program” in the README.")
 
 
 def _settings(bootstrap: str, config: Path) -> Settings:
@@ -149,23 +151,38 @@ def _history(
     settings: Settings, items: list[bytes], events: list[bytes], port: int, stop: threading.Event, say: Say
 ) -> None:
     """Publish items, wait for their vectors, then the history; wait until all of it is learned."""
-    from tqdm import tqdm
-
     publish(settings.kafka.bootstrap, settings.topic("items"), items, "item_id")
-    embedded = 0.9 * len(items)
-    _until(lambda: _value(port, "headrace_texts_embedded_total") >= embedded, START_S, stop, "embedding the items")
+    embedded = lambda: _value(port, "headrace_texts_embedded_total")  # noqa: E731
+    _until_all("embedding films", int(0.9 * len(items)), embedded, START_S, stop, say)
     began = time.monotonic()
     publish(settings.kafka.bootstrap, settings.topic("events"), events, "user_id")
-    with tqdm(total=len(events), desc="learning", unit=" events", disable=not sys.stderr.isatty(), leave=False) as bar:
-
-        def learned() -> bool:
-            done = _value(port, "headrace_events_consumed_total")
-            bar.update(int(done) - bar.n)
-            return done >= len(events)
-
-        _until(learned, LEARN_S, stop, "learning the history")
+    learned = lambda: _value(port, "headrace_events_consumed_total")  # noqa: E731
+    _until_all("learning past ratings", len(events), learned, LEARN_S, stop, say)
     seconds = time.monotonic() - began
     say(f"learned {len(events)} past ratings of {len(items)} films in {seconds:.1f} s ({len(events) / seconds:.0f}/s)")
+
+
+def _until_all(
+    what: str, total: int, count: Callable[[], float], limit_s: float, stop: threading.Event, say: Say
+) -> None:
+    """Wait until all are counted: with a bar on a terminal, elsewhere with a line now and then."""
+    from tqdm import tqdm
+
+    terminal, told = sys.stderr.isatty(), 0
+    if not terminal:
+        say(f"{what} …")
+    with tqdm(total=total, desc=what, disable=not terminal, leave=False) as bar:
+
+        def all_counted() -> bool:
+            nonlocal told
+            done = min(int(count()), total)
+            bar.update(done - bar.n)
+            if not terminal and told < 4 * done // total < 4:
+                told = 4 * done // total
+                say(f"{what}: {done} of {total}")
+            return done >= total
+
+        _until(all_counted, limit_s, stop, what)
 
 
 def _live(
@@ -224,6 +241,7 @@ def _one_event(
     took = 1000 * (watched.arrived["one-more"] - began)
     say(f"\nUser {user} rates {titles[liked]} 5 of 5; the list before, and {took:.0f} ms later:\n")
     was = {row.item_id: place for place, row in enumerate(before.items, 1)}
+    say(f"    {'before':34}  {'after':34} {'':7}  score = what the strongest scorers added")
     for place in range(min(SHOWN, max(len(before.items), len(after.items)))):
         old = titles[before.items[place].item_id] if place < len(before.items) else ""
         row = after.items[place] if place < len(after.items) else None
