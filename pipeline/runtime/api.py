@@ -181,6 +181,12 @@ def list_routes(live: Live, bucket: Bucket) -> list[Route]:
     return [Route("/v1/recommendations/{user:path}", _answered(recommendations, bucket))]
 
 
+def lists_off() -> list[Route]:
+    """Says which setting lets lists be pulled."""
+    told = "lists are not to be had here: metrics.lists is false; true, or HEADRACE__METRICS__LISTS=true, serves them"
+    return [Route("/v1/recommendations/{user:path}", lambda request: _error(404, told))]
+
+
 def _titled(listed: Recommendations, titles: Titles) -> dict[str, Any]:
     told: dict[str, Any] = msgspec.to_builtins(listed)
     for item in told["items"]:

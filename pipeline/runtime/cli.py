@@ -60,7 +60,7 @@ def headrace(
     """Raw user events on Kafka in, refreshed recommendation lists out."""
 
 
-@app.command()
+@app.command(short_help="Learn from events on Kafka, publish lists.")
 def run(
     config: ConfigOption = None,
     bootstrap: BootstrapOption = None,
@@ -95,7 +95,7 @@ def run(
         stop.raise_if_interrupted()
 
 
-@app.command()
+@app.command(short_help="Run Kafka on loopback, for development.")
 def broker(
     data: Annotated[Path, typer.Option(help="Folder to keep the broker's data in.")] = Path("kafka-data"),
     temporary: Annotated[bool, typer.Option("--temporary", help="Keep nothing at the end.")] = False,
@@ -132,11 +132,11 @@ def broker(
         stop.raise_if_interrupted()
 
 
-app.command()(publish)
-app.command()(evaluate)
+app.command(short_help="Publish files of events, items or users.")(publish)
+app.command(short_help="Backtest without Kafka, by the same step.")(evaluate)
 
 
-@app.command()
+@app.command(short_help="Write what a learner read and committed to a file.")
 def dump(
     out: Annotated[Path, typer.Option(help="File to write, JSON Lines, a record each.")],
     config: ConfigOption = None,
@@ -157,7 +157,7 @@ def dump(
         typer.echo(f"{out}: {count} records")
 
 
-@app.command()
+@app.command(short_help="Film ratings through all of it, in a minute or two.")
 def demo(
     broker_kind: Annotated[str, typer.Option("--broker", help="auto, kafka or embedded.")] = "auto",
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running at the end.")] = False,
@@ -177,10 +177,10 @@ def demo(
         stop.raise_if_interrupted()
 
 
-app.command()(rewind)
-app.command()(erase)
-app.command()(why)
-app.command()(doctor)
+app.command(short_help="Take back what was learned after an epoch.")(rewind)
+app.command(short_help="Erase users, or check that one is erased.")(erase)
+app.command(short_help="Say why a user got a list.")(why)
+app.command(short_help="Try what a learner will need here.")(doctor)
 
 
 def _refuse_secrets(arguments: Iterable[str]) -> None:

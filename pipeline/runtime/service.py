@@ -10,7 +10,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
-from pipeline.runtime.api import Bucket, Live, list_routes, page_files, page_routes
+from pipeline.runtime.api import Bucket, Live, list_routes, lists_off, page_files, page_routes
 from pipeline.runtime.composition import learner_parts, live_page, prepare_topics, run_embedder, supervised
 from pipeline.runtime.desk import Desk
 from pipeline.runtime.embedder import Turned
@@ -92,6 +92,7 @@ def _stages(
     """What each stage asked for does until `stop`, by name."""
     works: dict[str, Callable[[], None]] = {}
     if stage != "embedder":
+        log.info("snapshots are kept in %s", settings.snapshot_folder.absolute())
         runner = Runner(learner_parts(settings, registry, health, accept_gap=accept_gap, desk=desk))
         works["learner"] = lambda: runner.run(stop)
     if stage != "learner":
@@ -132,5 +133,5 @@ def _routes(settings: Settings, live: Live) -> tuple[list[Route], list[Route]]:
     """What is asked for, and the page's files."""
     bucket = Bucket(settings.metrics.requests_per_s)
     asked = page_routes(live, bucket) if settings.metrics.page else []
-    asked += list_routes(live, bucket) if settings.metrics.lists else []
+    asked += list_routes(live, bucket) if settings.metrics.lists else lists_off()
     return asked, page_files() if settings.metrics.page else []
