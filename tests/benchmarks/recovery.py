@@ -36,6 +36,7 @@ from producers.kafka_topics import create_topics  # noqa: E402
 
 ITEM_KB, USER_KB, FIXED_MB = 14.7, 2.3, 70
 """Of state, about, as arenas stand after they doubled; of what is not fixed, half is to be items."""
+ACTIVE = 3_000
 NEVER = {"snapshot_interval_s": 1e9, "replay_s": 0}
 
 
@@ -51,11 +52,14 @@ class Shop:
         self._producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=5, batch_size=1 << 18)
 
     def fill(self) -> None:
-        """Every item, and an event of every user."""
+        """Every item, every user, and an event of some: whom a record made known takes as much room."""
         for number in range(self.items):
             item = {"item_id": f"i{number}", "title": f"thing number {number}", "categories": [f"c{number % 50}"]}
             self._producer.send(self._settings.topic("items"), json.dumps(item).encode(), key=b"i%d" % number)
         for number in range(self.users):
+            user = {"user_id": f"u{number}", "attributes": {"plan": f"p{number % 3}"}}
+            self._producer.send(self._settings.topic("users"), json.dumps(user).encode(), key=b"u%d" % number)
+        for number in range(min(self.users, ACTIVE)):
             self._event(f"u{number}")
         self._producer.flush()
 
@@ -140,6 +144,7 @@ def measured(
         first.wait_ready()
         wait_read(first, 3600)
         assert first.stop_within(120) == 0
+    print(f"{shop.items} items, {shop.users} users: {place.snapshot_mb():.0f} MB", flush=True)
     for load, epochs in [*((load, NEVER) for load in loads), (loads[-1], {})]:
         _, _, service = started(place, **epochs)
         with service:
