@@ -34,7 +34,8 @@ from pipeline.messages import Record, Undecodable
 from pipeline.ports import ColdStore, CommitUnknown, Encoder, Fenced
 from pipeline.runtime.api import Live, Refused, Where
 from pipeline.runtime.desk import Desk
-from pipeline.runtime.embedder import Embedder, Turned
+from pipeline.runtime.embedder import Embedder
+from pipeline.runtime.embedding import Turned
 from pipeline.runtime.erasure import Reading
 from pipeline.runtime.metrics import EmbedderMetrics, LearnerMetrics
 from pipeline.runtime.notices import Notices

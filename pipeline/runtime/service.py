@@ -13,7 +13,7 @@ from starlette.routing import Route
 from pipeline.runtime.api import Bucket, Live, list_routes, lists_off, page_files, page_routes
 from pipeline.runtime.composition import learner_parts, live_page, prepare_topics, run_embedder, supervised
 from pipeline.runtime.desk import Desk
-from pipeline.runtime.embedder import Turned
+from pipeline.runtime.embedding import Turned
 from pipeline.runtime.metrics import EmbedderMetrics
 from pipeline.runtime.runner import Health, Runner
 from pipeline.runtime.serving import HttpServer, application, open_to_others

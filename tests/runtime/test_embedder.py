@@ -31,7 +31,8 @@ from pipeline.messages import (
     encode,
 )
 from pipeline.ports import CommitUnknown, Encoder
-from pipeline.runtime.embedder import PROVIDED, Embedder
+from pipeline.runtime.embedder import Embedder
+from pipeline.runtime.embedding import PROVIDED
 from pipeline.settings import Encoding, Settings
 from producers.memory import Fault, MemorySink
 

@@ -18,7 +18,8 @@ from pipeline.encoding.hashing import HashingEncoder
 from pipeline.messages import Item, Output, Record, TopicPartition, encode
 from pipeline.ports import Encoder
 from pipeline.runtime.composition import SystemClock
-from pipeline.runtime.embedder import LOADING_S, TEXT_S, Embedder
+from pipeline.runtime.embedder import Embedder
+from pipeline.runtime.embedding import LOADING_S, TEXT_S
 from pipeline.runtime.serving import STALLED_S
 from pipeline.settings import Settings
 from producers.dead_letters import dead_letter_output
