@@ -13,7 +13,7 @@ from service import environment
 
 from pipeline.runtime.broker import Broker
 
-KILLS = int(os.environ.get("HEADRACE_TEST_KILLS", "60"))
+KILLS = int(os.environ.get("HEADRACE_TEST_KILLS", "40"))
 SEED = int(os.environ.get("HEADRACE_TEST_SEED", "3"))
 
 

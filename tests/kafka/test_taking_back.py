@@ -75,14 +75,12 @@ def test_a_poisoned_feed_is_taken_back_and_a_user_is_erased(broker: Broker, name
 def check_rewind(world: World, base: int) -> None:
     """Said first, then done; the next life publishes; the oracle agrees."""
     stood = last_epoch(world)
-    looked = ran(world, "rewind", "--to", base, "--without", "user=bot", "--dry-run")
-    assert looked.returncode == 0, looked.stderr
-    assert f"left out: {POISON} events of 1 users" in looked.stdout
     row = json.loads(ran(world, "rewind", "--to", base, "--without", "user=bot", "--dry-run", "--json").stdout)
     assert (row["taken_back"], row["users_left_out"]) == ([base + 1, stood], 1)
     assert sum(row["events_left_out"].values()) == POISON
     unasked = ran(world, "rewind", "--to", base, "--without", "user=bot")
     assert (unasked.returncode, last_epoch(world)) == (2, stood)
+    assert f"left out: {POISON} events of 1 users" in unasked.stdout
     done = ran(world, "rewind", "--to", base, "--without", "user=bot", "--yes", "--json")
     assert done.returncode == 0, done.stderr
     planned, outcome = map(json.loads, done.stdout.splitlines())
@@ -96,7 +94,7 @@ def check_rewind(world: World, base: int) -> None:
         assert service.metrics()["headrace_rewind_events_total"] == POISON
         report = world.finish(service)
     assert report.rewinds == 1
-    print(f"rewound to epoch {base} of {stood}: {looked.stdout}{done.stdout}{report}")
+    print(f"rewound to epoch {base} of {stood}: {unasked.stdout}{done.stdout}{report}")
 
 
 def check_plan(world: World, dump: Path) -> None:
