@@ -12,6 +12,8 @@ MINUTES ?= 30
 MESSAGES ?= 1000000
 # --required: fail where no service that knows of vulnerabilities can be asked
 AUDIT ?=
+# Of the tests with Kafka those that mostly start commands and measure no time.
+BY_TWO := tests/kafka/test_secured.py tests/test_cli.py
 export HF_HUB_OFFLINE = 1
 
 .PHONY: demo test lint bench chaos soak simulate fuzz golden clean
@@ -22,7 +24,8 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --doctest-modules pipeline consumers producers config
 	$(BIN)/python -m pytest -m "not kafka" --numprocesses 2 --dist worksteal
-	$(BIN)/python -m pytest -m kafka
+	$(BIN)/python -m pytest -m kafka $(BY_TWO) --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest -m kafka $(BY_TWO:%=--ignore=%)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
