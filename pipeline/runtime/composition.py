@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 
@@ -117,6 +117,8 @@ def prepare_topics(settings: Settings, stop: threading.Event) -> None:
     A Kafka that does not answer yet is waited for `KAFKA_WAIT_S`, or until `stop`. Raises
     ConnectionError where it cannot be reached: a start ends there, where later on it is waited for.
     """
+    if settings.kafka.security_protocol == "sasl_plaintext":
+        log.warning("kafka.security_protocol is sasl_plaintext: all is sent in the clear, with PLAIN the password too")
     until, told = time.monotonic() + KAFKA_WAIT_S, False
     while True:
         try:
@@ -132,8 +134,6 @@ def prepare_topics(settings: Settings, stop: threading.Event) -> None:
 
 def _prepare_topics(settings: Settings) -> None:
     options = connection_options(settings.kafka)
-    if settings.kafka.security_protocol == "sasl_plaintext":
-        log.warning("kafka.security_protocol is sasl_plaintext: all is sent in the clear, with PLAIN the password too")
     if settings.kafka.create_topics:
         for warning in create_topics(settings.kafka.bootstrap, settings, options):
             log.warning("%s", warning)
@@ -175,15 +175,6 @@ def learner_parts(
     inputs = [settings.topic(kind) for kind in LEARNER_INPUTS]
     name = f"{settings.namespace}.learner.{settings.instance}"
 
-    def make_source() -> AlignedSource:
-        source = KafkaSource(bootstrap, inputs, options=connection.options())
-        try:
-            source.partitions()  # topics that are gone are named here; to wait for their offsets takes half a minute
-        except ConnectionError:
-            source.close()
-            raise
-        return AlignedSource(source, clock)
-
     def make_sink() -> KafkaSink:
         return KafkaSink(
             bootstrap,
@@ -197,7 +188,7 @@ def learner_parts(
 
     return Parts(
         settings=settings,
-        make_source=make_source,
+        make_source=lambda: AlignedSource(_opened(bootstrap, inputs, connection), clock),
         make_sink=make_sink,
         make_processor=lambda: new_processor(settings, device, cold),
         snapshots=Early(FileSnapshotStore(folder, ladder)),
@@ -210,6 +201,17 @@ def learner_parts(
         desk=desk or Desk(Notices().committed),
         spans=OpenTelemetrySpans() if settings.metrics.tracing else NoSpans(),
     )
+
+
+def _opened(bootstrap: str, topics: Sequence[str], connection: Connection) -> KafkaSource:
+    """A source of topics that exist: to wait for the offsets of others would take half a minute."""
+    source = KafkaSource(bootstrap, topics, options=connection.options())
+    try:
+        source.partitions()
+    except ConnectionError:
+        source.close()
+        raise
+    return source
 
 
 def live_page(settings: Settings, registry: CollectorRegistry, health: Health, stop: threading.Event) -> Live:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -152,11 +153,11 @@ def _history(
 ) -> None:
     """Publish items, wait for their vectors, then the history; wait until all of it is learned."""
     publish(settings.kafka.bootstrap, settings.topic("items"), items, "item_id")
-    embedded = lambda: _value(port, "headrace_texts_embedded_total")  # noqa: E731
+    embedded = partial(_value, port, "headrace_texts_embedded_total")
     _until_all("embedding films", int(0.9 * len(items)), embedded, START_S, stop, say)
     began = time.monotonic()
     publish(settings.kafka.bootstrap, settings.topic("events"), events, "user_id")
-    learned = lambda: _value(port, "headrace_events_consumed_total")  # noqa: E731
+    learned = partial(_value, port, "headrace_events_consumed_total")
     _until_all("learning past ratings", len(events), learned, LEARN_S, stop, say)
     seconds = time.monotonic() - began
     say(f"learned {len(events)} past ratings of {len(items)} films in {seconds:.1f} s ({len(events) / seconds:.0f}/s)")

@@ -16,13 +16,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
 
-from pipeline.messages import DeadLetter, Output, Record
-from pipeline.ports import Decoder, Encoder, Positions, Sink, Stream
-from pipeline.runtime.embedding import Embedding, Turned
+from pipeline.messages import Output
+from pipeline.ports import Positions, Sink, Stream
+from pipeline.runtime.embedding import Embedding
 from pipeline.runtime.lag import lag_by_topic
-from pipeline.settings import Settings
 
 LAG_S = 1.0
 QUIET_S = 2.0
@@ -37,22 +37,8 @@ _FIRST_POLL = 32
 class Embedder(Embedding):
     """The loop. `lag` is in records by topic, of the partitions that are this embedder's; at most a second old."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        decode: Decoder,
-        settings: Settings,
-        dead_letter: Callable[[DeadLetter], Output],
-        *,
-        remembered: int = 1_000_000,
-        known: Callable[[], Iterable[Record]] = tuple,
-        turned: Turned = lambda more_s: None,
-    ) -> None:
-        """As `Embedding`."""
-        super().__init__(encoder, decode, settings, dead_letter, remembered=remembered, known=known, turned=turned)
-        self._max_records = settings.encoding.max_records
-        self.lag: Mapping[str, int] = {}
-        self._lag_at = -math.inf
+    lag: Mapping[str, int] = MappingProxyType({})
+    _lag_at = -math.inf
 
     def run(self, source: Stream, sink: Sink, stop: threading.Event) -> None:
         """Embed until `stop` is set; `source` stands at its positions and `sink` is started.

@@ -93,6 +93,7 @@ class Embedding:
         self._cache = CachedEncoder(encoder, settings.encoding.cache_texts)
         self._decode = decode
         self._dead_letter = dead_letter
+        self._max_records = settings.encoding.max_records
         self._items = settings.topic("items")
         self._events = settings.topic("events")
         self._vectors = settings.topic("vectors")
