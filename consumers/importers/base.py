@@ -91,6 +91,16 @@ def number(row: Row, *names: str) -> float | None:
     return None
 
 
+def several(row: Row, name: str, nothing: str) -> list[Any] | None:
+    """The list that a row holds several in; None where the field is none. An empty one is LeftOut as `nothing`."""
+    found = row.get(name)
+    if not isinstance(found, list):
+        return None
+    if not found:
+        raise LeftOut(nothing)
+    return found
+
+
 def position(row: Row, name: str) -> int | None:
     """A place in a list, from 0 or 1 as the system counts; None where the field is no such number."""
     at = number(row, name)

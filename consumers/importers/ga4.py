@@ -13,7 +13,19 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from consumers.importers.base import LeftOut, Made, Row, Unmapped, filled, identity, instant, number, position, text
+from consumers.importers.base import (
+    LeftOut,
+    Made,
+    Row,
+    Unmapped,
+    filled,
+    identity,
+    instant,
+    number,
+    position,
+    several,
+    text,
+)
 from consumers.importers.products import Products
 
 TYPES = {
@@ -47,11 +59,9 @@ class Ga4:
 
     def rows(self, row: Row) -> Iterable[Any]:
         """The events of a Measurement Protocol body, as if they were exported ones."""
-        events = row.get("events")
-        if not isinstance(events, list):
+        events = several(row, "events", "a body without events")
+        if events is None:
             return (row,)
-        if not events:
-            raise LeftOut("a body without events")
         return [self._exported(row, event) if isinstance(event, Mapping) else event for event in events]
 
     def _exported(self, body: Row, event: Row) -> Row:

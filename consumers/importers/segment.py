@@ -23,6 +23,7 @@ from consumers.importers.base import (
     instant,
     number,
     position,
+    several,
     text,
 )
 from consumers.importers.products import Products
@@ -72,12 +73,8 @@ class Segment:
 
     def rows(self, row: Row) -> Iterable[Any]:
         """The calls of a batch."""
-        calls = row.get("batch")
-        if not isinstance(calls, list):
-            return (row,)
-        if not calls:
-            raise LeftOut("a batch without calls")
-        return calls
+        calls = several(row, "batch", "a batch without calls")
+        return (row,) if calls is None else calls
 
     def __call__(self, row: Row) -> Iterator[Made]:
         """A purchase of several products makes as many events; a product that is new or changed an item."""
