@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pipeline.learning.batch import Questions
-from pipeline.learning.ordering import best
 from pipeline.learning.scorer import Answer, EmptyAnswer, Scorer
+from pipeline.learning.sparse import fused
 
 FUSION = 10.0
 FILLER = 1e-6
@@ -60,13 +60,14 @@ def ask(scorers: Sequence[Scorer], questions: Questions, absent: Collection[str]
 
 def candidates(answers: Answers, banned_QI: Tensor, filler_I: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """[Q, n] rows and whether each may stand: reciprocal-rank fusion (Cormack et al. 2009), filled up by popularity."""
-    fused_QI = (FILLER * (1 + torch.log1p(filler_I)))[None, :].repeat(banned_QI.shape[0], 1)
+    rows, shares = [], []
     for answer, column, proposes in answers.columns():
         if proposes == 0:
             continue
         rows_QN, meant_QN = answer.propose(column, proposes, banned_QI)
-        share_N = 1 / (FUSION + torch.arange(rows_QN.shape[1], dtype=torch.float32))
-        fused_QI.scatter_add_(1, rows_QN, share_N * meant_QN)
-    rows_QC, present_QC = best(fused_QI, banned_QI, n)
+        rows.append(rows_QN)
+        shares.append(meant_QN / (FUSION + torch.arange(rows_QN.shape[1], dtype=torch.float32)))
+    filler_I = FILLER * (1 + torch.log1p(filler_I))
+    rows_QC, present_QC = fused(torch.cat(rows, dim=1), torch.cat(shares, dim=1), filler_I, banned_QI, n)
     short = (0, n - rows_QC.shape[1])
     return pad(rows_QC, short), pad(present_QC, short)

@@ -190,20 +190,36 @@ def count_pairs(
 
 
 @njit(cache=True, nogil=True)
+def most_partners(filled, hist_item, reach):
+    """[Q] how many partners the histories' items have."""
+    partners_Q = np.zeros(hist_item.shape[0], np.int64)
+    for q in range(hist_item.shape[0]):
+        for lag in range(min(hist_item.shape[1], reach)):
+            if hist_item[q, lag] >= 0:
+                partners_Q[q] += filled[hist_item[q, lag]]
+    return partners_Q
+
+
+@njit(cache=True, nogil=True)
 def score_pairs(
-    neighbour, filled, value, hist_item, hist_code, liking_3, channel_S, decay_SL, reach_S, from_SI, out_QIS,
+    neighbour, filled, value, hist_item, hist_code, liking_3, channel_S, decay_SL, reach_S, from_SI, onto_SI,
+    sum_IS, met_I, start_Q, size_Q, row_T, score_TS,
 ):  # fmt: skip
-    """out[q, j, s] = sum over lags of decay[s, lag] * liking * value[i, j, channel[s]] * from[s, i].
+    """score[j, s] = sum over lags of decay[s, lag] * liking * value[i, j, channel[s]] * from[s, i] * onto[s, j], or 0.
 
     `reach_S` (descending) is how many lags each score looks back, `liking_3` is
-    that of a history's entries: others, liked, disliked.
+    that of a history's entries: others, liked, disliked. Each question's
+    partners j stand in `row_T`, in the order they are met. `sum_IS` is 0 and
+    `met_I` false everywhere, and so they are again afterwards.
     """
     scores = channel_S.shape[0]
     weight = np.zeros(scores, np.float32)
+    end = 0
     for q in range(hist_item.shape[0]):
+        start_Q[q] = end
         for lag in range(min(hist_item.shape[1], reach_S[0])):
             i = hist_item[q, lag]
-            if i < 0:
+            if i < 0 or filled[i] == 0:
                 continue
             code = hist_code[q, lag]
             liking = liking_3[2 if code >> 11 & 1 else code & 1]
@@ -213,8 +229,19 @@ def score_pairs(
                 live += 1
             for s in range(filled[i]):
                 j = neighbour[i, s]
+                if not met_I[j]:
+                    met_I[j] = True
+                    row_T[end] = j
+                    end += 1
                 for m in range(live):
-                    out_QIS[q, j, m] += weight[m] * value[i, s, channel_S[m]]
+                    sum_IS[j, m] += weight[m] * value[i, s, channel_S[m]]
+        size_Q[q] = end - start_Q[q]
+        for t in range(start_Q[q], end):
+            j = row_T[t]
+            met_I[j] = False
+            for m in range(scores):
+                score_TS[t, m] = max(sum_IS[j, m] * onto_SI[m, j], np.float32(0))
+                sum_IS[j, m] = 0
 
 
 @njit(cache=True, nogil=True)

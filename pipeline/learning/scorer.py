@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.learning.batch import History, Interactions, Questions, Shown, nothing_shown
 from pipeline.learning.effort import FULL, Effort
 from pipeline.learning.ordering import best
+from pipeline.learning.sparse import best_of_shared
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,10 @@ class DenseAnswer:
 
     def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        return best(self._scores[column], banned_QI, n)
+        score_RI = self._scores[column]
+        if len(score_RI) == 1:
+            return best_of_shared(score_RI[0], banned_QI, n)
+        return best(score_RI, banned_QI, n)
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions
 from pipeline.learning.paging import Slotted
-from pipeline.learning.scorer import Column, DenseAnswer, Observation
+from pipeline.learning.scorer import Column, Observation
+from pipeline.learning.sparse import Scratch, SparseAnswer, room_for
 from pipeline.learning.users import Users
 
 ADMIRERS = 256
@@ -73,18 +74,32 @@ def nearest(admirer_IR, written_I, likes_U, user_Q, item_QL, code_QL, decay_L, s
 
 
 @njit(cache=True, nogil=True)
-def liked_by(found_QK, score_QK, liked_SL, at_QK, cold_NL, likes_U, out_QI):
-    """Add each found user's similarity to the items that they like; those of users at -1 - n are row n of `cold_NL`."""
+def liked_by(
+    found_QK, score_QK, liked_SL, at_QK, cold_NL, likes_U, items, sum_I, start_Q, size_Q, row_T, score_T1,
+):  # fmt: skip
+    """The items that found users like, each with the sum of their similarities.
+
+    What users at -1 - n like is row n of `cold_NL`. `sum_I` is 0 everywhere, and so it is again afterwards.
+    """
     length = liked_SL.shape[1]
+    end = 0
     for q in range(found_QK.shape[0]):
+        start_Q[q] = end
         for k in range(found_QK.shape[1]):
             user, at = found_QK[q, k], at_QK[q, k]
             if user < 0:
                 break
             for slot in range(min(likes_U[user], length)):
                 item = liked_SL[at, slot] if at >= 0 else cold_NL[-1 - at, slot]
-                if item < out_QI.shape[1]:
-                    out_QI[q, item] += score_QK[q, k]
+                if item < items:
+                    if sum_I[item] == 0:
+                        row_T[end] = item
+                        end += 1
+                    sum_I[item] += score_QK[q, k]
+        size_Q[q] = end - start_Q[q]
+        for t in range(start_Q[q], end):
+            score_T1[t, 0] = sum_I[row_T[t]]
+            sum_I[row_T[t]] = 0
 
 
 class Companions:
@@ -107,6 +122,7 @@ class Companions:
         self.liked_SL = torch.zeros(64, LIKES, dtype=torch.int32)
         users.slotted.append(Slotted(self, "liked_SL", 0))
         self.likes_U = torch.zeros(64, dtype=torch.int32)
+        self._sums = Scratch(0, np.float32)
         self._decay = (DECAY ** np.arange(LOOK_BACK)).astype(np.float32)
 
     def resize(self, items: int, users: int) -> None:
@@ -115,9 +131,9 @@ class Companions:
         self.written_I = grown(self.written_I, items)
         self.likes_U = grown(self.likes_U, users)
 
-    def ask(self, questions: Questions) -> DenseAnswer:
+    def ask(self, questions: Questions) -> SparseAnswer:
         """Score what the nearest users like."""
-        out_QI = torch.zeros(questions.banned_QI.shape)
+        count, items = questions.banned_QI.shape
         history = questions.history
         found_QK = np.empty((len(questions), COMPANIONS), dtype=np.int64)
         score_QK = np.empty((len(questions), COMPANIONS), dtype=np.float32)
@@ -126,8 +142,13 @@ class Companions:
             history.item_QL.numpy(), history.code_QL.numpy(), self._decay, np.float32(SHRINK), found_QK, score_QK,
         )  # fmt: skip
         at_QK, cold_NL = self._likes(found_QK)
-        liked_by(found_QK, score_QK, self.liked_SL.numpy(), at_QK, cold_NL, self.likes_U.numpy(), out_QI.numpy())
-        return DenseAnswer([out_QI], len(questions))
+        likes_U = self.likes_U.numpy()
+        listed = room_for(np.minimum(likes_U[found_QK], LIKES).sum(1, where=found_QK >= 0), items, 1)
+        liked_by(
+            found_QK, score_QK, self.liked_SL.numpy(), at_QK, cold_NL, likes_U, items, self._sums.of(items),
+            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS,
+        )  # fmt: skip
+        return SparseAnswer(listed, items)
 
     def _likes(self, found_QK: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Where the likes of users are: their slot, or -1 - n for the n-th row of those that are read from records."""

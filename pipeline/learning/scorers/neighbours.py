@@ -12,7 +12,8 @@ from pipeline.learning import kernels
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import NO_ITEM, Questions, disliked_of
 from pipeline.learning.drift import Reaction
-from pipeline.learning.scorer import Column, DenseAnswer, Observation
+from pipeline.learning.scorer import Column, Observation
+from pipeline.learning.sparse import Scratch, SparseAnswer, room_for
 
 # Channels of a pair's counts, and how each falls with the lag between the two events.
 COUNT_DECAY = (0.97, 0.9, 0.8, 0.8, 0.5, 0.9)
@@ -30,6 +31,9 @@ SCORES = (
     ("after-any-short", 1, 0.55, 0.5, 0.5),
     ("next-now", 4, 0.5, 1.0, 0.0),
 )
+TOTAL = (0, 1, 1, 1, 1, 2)
+"""Which of an item's totals a channel's counts are compared with: its likes, its events, its recent ones."""
+_POWERS = sorted({(TOTAL[c], a) for _, c, _, *both in SCORES for a in both})
 NEGLIGIBLE = 1e-3
 LIKING = np.array([0.5, 1.0, -0.5], dtype=np.float32)
 """How much a history's entry counts: neither, liked, disliked."""
@@ -61,6 +65,8 @@ class Neighbours:
         self._decay = np.stack([d**lags for _, _, d, _, _ in SCORES]).astype(np.float32)
         reach = [min(history, 1 + int(math.log(NEGLIGIBLE) / math.log(d))) for _, _, d, _, _ in SCORES]
         self._reach = np.array(reach, dtype=np.int64)
+        self._sums = Scratch(0, np.float32, (len(SCORES),))
+        self._met = Scratch(False, np.bool_)
         self._channel = np.array([channel for _, channel, *_ in SCORES], dtype=np.int64)
 
     def resize(self, items: int, users: int) -> None:
@@ -70,18 +76,20 @@ class Neighbours:
         self.value_INC = grown(self.value_INC, items)
         self.total_I3 = grown(self.total_I3, items)
 
-    def ask(self, questions: Questions) -> DenseAnswer:
+    def ask(self, questions: Questions) -> SparseAnswer:
         """Score every item that is a neighbour of the recent history."""
-        count, items = len(questions), questions.banned_QI.shape[1]
-        out_QIS = torch.zeros(count, items, len(SCORES))
+        items, history = questions.banned_QI.shape[1], questions.history
+        most_Q = kernels.most_partners(self.filled_I.numpy(), history.item_QL.numpy(), self._reach[0])
+        listed = room_for(most_Q, items, len(SCORES))
         from_SI, onto_SI = self._scales(items)
         kernels.score_pairs(
             self.neighbour_IN.numpy(), self.filled_I.numpy(), self.value_INC.numpy(),
-            questions.history.item_QL.numpy(), questions.history.code_QL.numpy(),
-            LIKING, self._channel, self._decay, self._reach, from_SI.numpy(), out_QIS.numpy(),
+            history.item_QL.numpy(), history.code_QL.numpy(),
+            LIKING, self._channel, self._decay, self._reach, from_SI.numpy(), onto_SI.numpy(),
+            self._sums.of(items), self._met.of(items),
+            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS,
         )  # fmt: skip
-        scores = [(out_QIS[:, :, s] * onto_SI[s]).clamp(min=0) for s in range(len(SCORES))]
-        return DenseAnswer(scores, len(questions))
+        return SparseAnswer(listed, items)
 
     def observe(self, seen: Observation) -> None:
         """Count each event's item with its user's previous items."""
@@ -135,8 +143,9 @@ class Neighbours:
         liked, every, recent = self.total_I3[:items].clamp(min=1.0).T
         recent = recent / self.gain
         recent = recent.clamp(min=1.0)
-        of_channel = {0: liked, 1: every, 2: every, 3: every, 4: every, 5: recent}
+        totals = (liked, every, recent)
+        power = {(t, a): totals[t] ** -a for t, a in _POWERS}
         scale = torch.where(torch.tensor([c == 5 for _, c, *_ in SCORES])[:, None], 1 / self.gain, torch.ones(1))
-        from_SI = torch.stack([of_channel[c] ** -a for _, c, _, a, _ in SCORES]) * scale
-        onto_SI = torch.stack([of_channel[c] ** -b for _, c, _, _, b in SCORES])
-        return from_SI.contiguous(), onto_SI
+        from_SI = torch.stack([power[TOTAL[c], a] for _, c, _, a, _ in SCORES]) * scale
+        onto_SI = torch.stack([power[TOTAL[c], b] for _, c, _, _, b in SCORES])
+        return from_SI.contiguous(), onto_SI.contiguous()

@@ -8,7 +8,8 @@ from torch import Tensor
 from pipeline.learning import ridge_kernels
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import History, Questions, liked_of
-from pipeline.learning.scorer import Column, DenseAnswer, Observation
+from pipeline.learning.ordering import best
+from pipeline.learning.scorer import Answer, Column, EmptyAnswer, Observation
 from pipeline.learning.users import Users
 
 ITEMS = 1024
@@ -46,15 +47,12 @@ class Ridge:
         self.likes_I = grown(self.likes_I, items)
         self._slot_I = grown(self._slot_I, items, -1)
 
-    def ask(self, questions: Questions) -> DenseAnswer:
+    def ask(self, questions: Questions) -> Answer:
         """The decayed history times B."""
-        items = questions.banned_QI.shape[1]
-        out_QI = torch.zeros(len(questions), items)
-        shown = self.item_R < items
-        if len(self.item_R):
-            score_QR = self._rows(questions.history, DECAY, OTHERS) @ self.weight_RR
-            out_QI[:, self.item_R[shown]] = score_QR[:, shown]
-        return DenseAnswer([out_QI], len(questions))
+        if len(self.item_R) == 0:
+            return EmptyAnswer(len(self.columns), questions)
+        score_QR = self._rows(questions.history, DECAY, OTHERS) @ self.weight_RR
+        return _Covered(score_QR, self.item_R, self._slot_I, questions.banned_QI.shape[1])
 
     def observe(self, seen: Observation) -> None:
         """Count likes; solve when it is due."""
@@ -110,3 +108,35 @@ class Ridge:
         weight_QL = torch.where(liked_of(history.code_QL), 1.0, others) * decay ** torch.arange(slot_QL.shape[1])
         out_QR = torch.zeros(len(slot_QL), len(self.item_R))
         return out_QR.scatter_add_(1, slot_QL.clamp(min=0), weight_QL * (slot_QL >= 0))
+
+
+class _Covered:
+    """Scores of the items that the solution covers; 0 for all others. Only what is above 0 is proposed."""
+
+    def __init__(self, score_QR: Tensor, item_R: Tensor, slot_I: Tensor, items: int) -> None:
+        self._score_QR = score_QR
+        self._item_R = item_R
+        self._slot_I = slot_I
+        self._items = items
+
+    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+        """[Q, n] best rows, and whether each is meant."""
+        place_QN, meant_QN = best(self._score_QR, self._banned(banned_QI), n)
+        return self._item_R[place_QN], meant_QN & (self._score_QR.gather(1, place_QN) > 0)
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, 1] scores of these rows."""
+        slot_QC = self._slot_I[rows_QC]
+        return torch.where(slot_QC >= 0, self._score_QR.gather(1, slot_QC.clamp(min=0)), 0)[:, :, None]
+
+    def whole(self, column: int) -> Tensor:
+        """[Q, I] the column."""
+        out_QI = torch.zeros(len(self._score_QR), self._items)
+        shown_R = self._item_R < self._items
+        out_QI[:, self._item_R[shown_R]] = self._score_QR[:, shown_R]
+        return out_QI
+
+    def _banned(self, banned_QI: Tensor) -> Tensor:
+        """[Q, R] which covered items may not be answered: what is newer than the question, too."""
+        newer_R = self._item_R >= self._items
+        return banned_QI[:, self._item_R.clamp(max=self._items - 1)] | newer_R

@@ -1,0 +1,133 @@
+"""Answers that name few items of each question, and orders that all questions share: cost bounded in the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.learning import sparse_kernels as kernels
+from pipeline.learning.batch import top
+
+SPARE = 512
+"""Rows of a shared order beyond those wanted, for what is banned to one user or another."""
+
+
+class Scratch:
+    """Room for one number of each item, all alike between two uses: to clear it costs what was used of it."""
+
+    def __init__(self, fill: float, dtype: type[np.generic], width: tuple[int, ...] = ()) -> None:
+        self._fill = fill
+        self._width = width
+        self._room = np.full((0, *width), fill, dtype=dtype)
+
+    def of(self, items: int) -> NDArray[np.generic]:
+        """At least so many rows, as they were left."""
+        if items > len(self._room):
+            self._room = np.full((max(items, 2 * len(self._room)), *self._width), self._fill, dtype=self._room.dtype)
+        return self._room
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Question q's items are rows `start_Q[q]` to `start_Q[q] + size_Q[q]` of `row_T`, with S scores >= 0 each."""
+
+    start_Q: NDArray[np.int64]
+    size_Q: NDArray[np.int64]
+    row_T: NDArray[np.int32]
+    score_TS: NDArray[np.float32]
+
+
+def room_for(most_Q: NDArray[np.int64], items: int, scores: int) -> Listed:
+    """Room for at most so many items of each question."""
+    questions, total = len(most_Q), int(np.minimum(most_Q, items).sum())
+    return Listed(
+        np.empty(questions, np.int64), np.empty(questions, np.int64), np.empty(total, np.int32),
+        np.empty((total, scores), np.float32),
+    )  # fmt: skip
+
+
+class SparseAnswer:
+    """Of all items that it does not name it says 0. Scores are at least 0."""
+
+    _place = Scratch(-1, np.int64)
+
+    def __init__(self, listed: Listed, items: int) -> None:
+        self._listed = listed
+        self._items = items
+
+    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+        """[Q, n] best rows, and whether each is meant."""
+        found_QN, meant_QN = _places(banned_QI, n)
+        kernels.best_listed(*self._arrays(), column, banned_QI.numpy(), found_QN.numpy(), meant_QN.numpy())
+        return found_QN, meant_QN
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, S] scores of these rows."""
+        out_QCS = torch.empty(*rows_QC.shape, self._listed.score_TS.shape[1])
+        kernels.look_up(*self._arrays(), rows_QC.numpy(), self._place.of(self._items), out_QCS.numpy())
+        return out_QCS
+
+    def whole(self, column: int) -> Tensor:
+        """[Q, I] the column."""
+        out_QI = torch.zeros(len(self._listed.start_Q), self._items)
+        kernels.spread(*self._arrays(), column, out_QI.numpy())
+        return out_QI
+
+    def _arrays(self) -> tuple[NDArray[np.generic], ...]:
+        listed = self._listed
+        return listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS
+
+
+def best_of_shared(score_I: Tensor, banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """As `ordering.best` of scores that all questions share: put in order once, not for each of them."""
+    found_QN, meant_QN = _places(banned_QI, n)
+
+    def walk(order_N: Tensor, complete: bool) -> bool:
+        there_N = score_I[order_N]
+        good_N = (there_N != 0) & (there_N > -torch.inf)
+        return bool(
+            kernels.best_shared(
+                order_N.numpy(), good_N.numpy(), complete, banned_QI.numpy(), found_QN.numpy(), meant_QN.numpy()
+            )
+        )
+
+    _until_long_enough(score_I, n, walk)
+    return found_QN, meant_QN
+
+
+_sums = Scratch(-1, np.float32)
+
+
+def fused(
+    rows_QP: Tensor, share_QP: Tensor, filler_I: Tensor, banned_QI: Tensor, n: int
+) -> tuple[Tensor, Tensor]:
+    """[Q, n] rows of the greatest filler (above 0) plus shares (0: not proposed), and whether each may stand."""
+    found_QN, present_QN = _places(banned_QI, n)
+
+    def walk(order_N: Tensor, complete: bool) -> bool:
+        return bool(
+            kernels.fuse(
+                rows_QP.numpy(), share_QP.numpy(), filler_I.numpy(), order_N.numpy(), complete, banned_QI.numpy(),
+                _sums.of(len(filler_I)), found_QN.numpy(), present_QN.numpy(),
+            )
+        )  # fmt: skip
+
+    _until_long_enough(filler_I, n, walk)
+    return found_QN, present_QN
+
+
+def _until_long_enough(score_I: Tensor, n: int, walk: Callable[[Tensor, bool], bool]) -> None:
+    size = n + SPARE
+    while not walk(top(score_I[None], size)[0], size >= len(score_I)):
+        size *= 4
+
+
+def _places(banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    questions, items = banned_QI.shape
+    shape = (questions, min(n, items))
+    return torch.empty(shape, dtype=torch.int64), torch.empty(shape, dtype=torch.bool)

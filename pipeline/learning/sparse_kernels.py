@@ -1,0 +1,140 @@
+"""Loops over answers that name few items of a large catalogue: the best of them, and what they say of given rows.
+
+A question's items are `row_T[start_Q[q] : start_Q[q] + size_Q[q]]`, in any order, each once; of all others the score
+is 0. Scores are float32, at least 0, none of them NaN or infinite. Whatever is put in order is as a stable sort has it.
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def key_of(score, row):
+    """A whole number that is the greater the greater the score (at least 0), of equal ones the smaller the row."""
+    bits = np.float32(score).view(np.int32)
+    return (np.int64(bits) << 32) | np.int64(0x7FFFFFFF - row)
+
+
+@njit(cache=True, nogil=True)
+def row_of(key):
+    """The row in a key."""
+    return 0x7FFFFFFF - (key & 0x7FFFFFFF)
+
+
+@njit(cache=True, nogil=True)
+def greatest_first(key, n, wanted):
+    """The greatest of the first n keys, falling; at most `wanted`."""
+    kept = key[:n]
+    if n > wanted:
+        kept = np.partition(kept, n - wanted)[n - wanted :]
+    return np.sort(kept)[::-1]
+
+
+@njit(cache=True, nogil=True)
+def best_listed(start_Q, size_Q, row_T, score_TS, column, banned_QI, found_QN, meant_QN):
+    """Per question the rows of the greatest scores above 0 that are not banned; whether a place has one."""
+    wanted = found_QN.shape[1]
+    key = np.empty(size_Q.max() if size_Q.shape[0] else 0, np.int64)
+    for q in range(size_Q.shape[0]):
+        n = 0
+        for t in range(start_Q[q], start_Q[q] + size_Q[q]):
+            if score_TS[t, column] > 0 and not banned_QI[q, row_T[t]]:
+                key[n] = key_of(score_TS[t, column], row_T[t])
+                n += 1
+        best = greatest_first(key, n, wanted)
+        for place in range(wanted):
+            there = place < best.shape[0]
+            found_QN[q, place] = row_of(best[place]) if there else 0
+            meant_QN[q, place] = there
+
+
+@njit(cache=True, nogil=True)
+def look_up(start_Q, size_Q, row_T, score_TS, rows_QC, place_I, out_QCS):
+    """The scores of these rows. `place_I` holds -1 everywhere, and does so again afterwards."""
+    for q in range(size_Q.shape[0]):
+        for t in range(start_Q[q], start_Q[q] + size_Q[q]):
+            place_I[row_T[t]] = t
+        for c in range(rows_QC.shape[1]):
+            t = place_I[rows_QC[q, c]]
+            for s in range(score_TS.shape[1]):
+                out_QCS[q, c, s] = score_TS[t, s] if t >= 0 else np.float32(0)
+        for t in range(start_Q[q], start_Q[q] + size_Q[q]):
+            place_I[row_T[t]] = -1
+
+
+@njit(cache=True, nogil=True)
+def spread(start_Q, size_Q, row_T, score_TS, column, out_QI):
+    """One column over the whole catalogue."""
+    for q in range(size_Q.shape[0]):
+        for t in range(start_Q[q], start_Q[q] + size_Q[q]):
+            out_QI[q, row_T[t]] = score_TS[t, column]
+
+
+@njit(cache=True, nogil=True)
+def best_shared(order_N, meant_N, complete, banned_QI, found_QN, meant_QN):
+    """Per question the first rows of an order that all share and that are not banned.
+
+    Returns whether the order was long enough for all; `complete`: there are no rows beyond it.
+    """
+    wanted = found_QN.shape[1]
+    for q in range(banned_QI.shape[0]):
+        n = 0
+        for place in range(order_N.shape[0]):
+            if n == wanted:
+                break
+            if not banned_QI[q, order_N[place]]:
+                found_QN[q, n] = order_N[place]
+                meant_QN[q, n] = meant_N[place]
+                n += 1
+        if n < wanted and not complete:
+            return False
+        found_QN[q, n:] = 0
+        meant_QN[q, n:] = False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def fuse(rows_QP, share_QP, filler_I, order_N, complete, banned_QI, sum_I, found_QC, present_QC):
+    """Per question the rows of the greatest sums of shares and filler: of those proposed, and of the filler's order.
+
+    `sum_I` holds -1 everywhere, and does so again afterwards. Returns as `best_shared` does.
+    """
+    wanted, proposed = found_QC.shape[1], rows_QP.shape[1]
+    key = np.empty(proposed + wanted, np.int64)
+    touched = np.empty(proposed, np.int64)
+    for q in range(rows_QP.shape[0]):
+        m = 0
+        for p in range(proposed):
+            row = rows_QP[q, p]
+            if share_QP[q, p] > 0:
+                if sum_I[row] < 0:
+                    sum_I[row] = filler_I[row]
+                    touched[m] = row
+                    m += 1
+                sum_I[row] += share_QP[q, p]
+        n = 0
+        for t in range(m):
+            if not banned_QI[q, touched[t]]:
+                key[n] = key_of(sum_I[touched[t]], touched[t])
+                n += 1
+        filled = 0
+        for row in order_N:
+            if filled == wanted:
+                break
+            if not banned_QI[q, row] and sum_I[row] < 0:
+                key[n] = key_of(filler_I[row], row)
+                n += 1
+                filled += 1
+        for t in range(m):
+            sum_I[touched[t]] = -1
+        if filled < wanted and not complete:
+            return False
+        best = greatest_first(key, n, wanted)
+        for place in range(wanted):
+            there = place < best.shape[0]
+            found_QC[q, place] = row_of(best[place]) if there else 0
+            present_QC[q, place] = there
+    return True
