@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning.arena import Ids, grown
+from pipeline.learning.nearest import Nearest
 from pipeline.learning.traits import Traits
 from pipeline.messages import Item, Vector
 from pipeline.settings import Filter, ListSettings
@@ -65,6 +66,7 @@ class Catalogue:
         self.source_I2 = torch.full((64, 2), -1, dtype=torch.int64)
         self.vector_IE = torch.zeros(64, 0)
         self.projected_IP = torch.zeros(64, PROJECTED)
+        self.nearest = Nearest(PROJECTED)
         self.mean_E = torch.zeros(0)
         self.basis_EP = torch.zeros(0, PROJECTED)
         self.fitted_at = torch.zeros(1, dtype=torch.int64)
@@ -143,6 +145,7 @@ class Catalogue:
         if vectors:
             rows = torch.tensor([self.ids.find(v.item_id) for v in vectors])
             self.projected_IP[rows] = self.project(self.vector_IE[rows])
+            self.nearest.moved(rows, self.projected_IP[rows])
             self._maybe_fit()
 
     def project(self, vector_NE: Tensor) -> Tensor:
@@ -186,6 +189,7 @@ class Catalogue:
         of_traits = "items.traits."
         self.traits.load({n.removeprefix(of_traits): t for n, t in tensors.items() if n.startswith(of_traits)})
         self.ids.load("items.ids", tensors)
+        self.nearest.all_moved(self.projected_IP[: len(self)])
 
     def _has(self, wanted: Filter) -> Tensor:
         """[I] whether each item has one of the categories, or for some attribute one of the values."""
@@ -218,3 +222,4 @@ class Catalogue:
         self.mean_E = mean_E.float()
         self.fitted_at[0] = have
         self.projected_IP[: len(self)] = self.project(self.vector_IE[: len(self)])
+        self.nearest.all_moved(self.projected_IP[: len(self)])

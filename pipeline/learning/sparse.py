@@ -62,7 +62,7 @@ class SparseAnswer:
 
     def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        found_QN, meant_QN = _places(banned_QI, n)
+        found_QN, meant_QN = places(banned_QI, n)
         kernels.best_listed(*self._arrays(), column, banned_QI.numpy(), found_QN.numpy(), meant_QN.numpy())
         return found_QN, meant_QN
 
@@ -85,7 +85,7 @@ class SparseAnswer:
 
 def best_of_shared(score_I: Tensor, banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """As `ordering.best` of scores that all questions share: put in order once, not for each of them."""
-    found_QN, meant_QN = _places(banned_QI, n)
+    found_QN, meant_QN = places(banned_QI, n)
 
     def walk(order_N: Tensor, complete: bool) -> bool:
         there_N = score_I[order_N]
@@ -107,7 +107,7 @@ def fused(
     rows_QP: Tensor, share_QP: Tensor, filler_I: Tensor, banned_QI: Tensor, n: int
 ) -> tuple[Tensor, Tensor]:
     """[Q, n] rows of the greatest filler (above 0) plus shares (0: not proposed), and whether each may stand."""
-    found_QN, present_QN = _places(banned_QI, n)
+    found_QN, present_QN = places(banned_QI, n)
 
     def walk(order_N: Tensor, complete: bool) -> bool:
         return bool(
@@ -127,7 +127,8 @@ def _until_long_enough(score_I: Tensor, n: int, walk: Callable[[Tensor, bool], b
         size *= 4
 
 
-def _places(banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def places(banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Room for n proposed rows of each question, and whether each is meant."""
     questions, items = banned_QI.shape
     shape = (questions, min(n, items))
     return torch.empty(shape, dtype=torch.int64), torch.empty(shape, dtype=torch.bool)

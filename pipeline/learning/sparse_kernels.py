@@ -74,6 +74,41 @@ def spread(start_Q, size_Q, row_T, score_TS, column, out_QI):
 
 
 @njit(cache=True, nogil=True)
+def best_of_near(item_QL, wanted_QL, near_IN, cosine_IN, banned_QI, most_I, found_QN, meant_QN):
+    """Per question the rows whose greatest cosine with one of its wanted items is greatest, as lists of each have them.
+
+    `most_I` is 0 everywhere, and so it is again afterwards.
+    """
+    items, wanted = banned_QI.shape[1], found_QN.shape[1]
+    met = np.empty(item_QL.shape[1] * near_IN.shape[1], np.int64)
+    key = np.empty(met.shape[0], np.int64)
+    for q in range(item_QL.shape[0]):
+        m = 0
+        for lag in range(item_QL.shape[1]):
+            item = item_QL[q, lag]
+            if item < 0 or item >= near_IN.shape[0] or not wanted_QL[q, lag]:
+                continue
+            for place in range(near_IN.shape[1]):
+                row = near_IN[item, place]
+                if row < 0:
+                    break
+                if row >= items or banned_QI[q, row]:
+                    continue
+                if most_I[row] == 0:
+                    met[m] = row
+                    m += 1
+                most_I[row] = max(most_I[row], cosine_IN[item, place])
+        for n in range(m):
+            key[n] = key_of(most_I[met[n]], met[n])
+            most_I[met[n]] = 0
+        best = greatest_first(key, m, wanted)
+        for place in range(wanted):
+            there = place < best.shape[0]
+            found_QN[q, place] = row_of(best[place]) if there else 0
+            meant_QN[q, place] = there
+
+
+@njit(cache=True, nogil=True)
 def best_shared(order_N, meant_N, complete, banned_QI, found_QN, meant_QN):
     """Per question the first rows of an order that all share and that are not banned.
 

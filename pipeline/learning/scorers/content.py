@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.learning import sparse_kernels as kernels
 from pipeline.learning.batch import History, Questions, disliked_of, liked_of
 from pipeline.learning.catalogue import Catalogue
-from pipeline.learning.scorer import Column, DenseAnswer, Observation
+from pipeline.learning.ordering import best
+from pipeline.learning.scorer import Answer, Column, Observation
+from pipeline.learning.sparse import Scratch, places
 from pipeline.learning.texts import Texts
 
 NEAREST_OF = 10
 RECENT = 30
+MEAN, NEAREST = 0, 1
+"""Places of columns."""
 LIKED, OTHER, DISLIKED = 1.0, 0.3, -1.0
 """How much an item counts in the mean of a history."""
 PROFILE_DECAY = 0.9
@@ -34,19 +42,21 @@ class Content:
     def resize(self, items: int, users: int) -> None:
         """Holds nothing of its own."""
 
-    def ask(self, questions: Questions) -> DenseAnswer:
+    def ask(self, questions: Questions) -> Answer:
         """Cosines in [-1, 1]; 0 for users or items without text. What was disliked pushes what is like it away."""
-        items = questions.banned_QI.shape[1]
-        item_PI = self._catalogue.projected_IP[:items].T.contiguous()
-        vector_QLP, weight_QL = self._recent(questions.history)
+        history = questions.history
+        vector_QLP, weight_QL = self._recent(history)
         mean_QP = torch.nn.functional.normalize((vector_QLP * weight_QL[:, :, None]).sum(1), dim=1)
-        disliked_QL = disliked_of(questions.history.code_QL[:, :RECENT])
-        nearest_QI = _nearest((vector_QLP * ~disliked_QL[:, :, None])[:, :NEAREST_OF], item_PI)
-        if bool(disliked_QL.any()):
-            nearest_QI -= _nearest(vector_QLP * disliked_QL[:, :, None], item_PI).clamp(min=0)
-        said_QP = self._texts.latest(questions.history)
-        scores = [mean_QP @ item_PI, nearest_QI, said_QP @ item_PI]
-        return DenseAnswer(scores, len(questions))
+        disliked_QL = disliked_of(history.code_QL[:, :RECENT])
+        asked = _Asked(
+            mean_QP,
+            self._texts.latest(history),
+            (vector_QLP * ~disliked_QL[:, :, None])[:, :NEAREST_OF],
+            vector_QLP * disliked_QL[:, :, None] if bool(disliked_QL.any()) else None,
+            history.item_QL[:, :NEAREST_OF].contiguous(),
+            ~disliked_QL[:, :NEAREST_OF],
+        )
+        return _ContentAnswer(asked, self._catalogue, questions.banned_QI.shape[1])
 
     def observe(self, seen: Observation) -> None:
         """The text says it all."""
@@ -72,6 +82,64 @@ class Content:
         return vector_QLP, weight_QL
 
 
-def _nearest(vector_QLP: Tensor, item_PI: Tensor) -> Tensor:
-    """[Q, I] the greatest cosine with any of L vectors."""
-    return (vector_QLP.flatten(0, 1) @ item_PI).view(*vector_QLP.shape[:2], item_PI.shape[1]).amax(1)
+@dataclass(frozen=True)
+class _Asked:
+    """What items are compared with: unit rows [Q, P] or zeros, of the last items [Q, L, P], of those disliked."""
+
+    mean_QP: Tensor
+    said_QP: Tensor
+    near_QLP: Tensor
+    disliked_QLP: Tensor | None
+    item_QL: Tensor
+    counts_QL: Tensor
+
+
+class _ContentAnswer:
+    """Works out cosines with the rows that are asked for.
+
+    The nearest of the last items are proposed from those items' own lists
+    (`learning.nearest`), which know nothing of what was disliked; only what is
+    compared with a mean or a text looks at the whole catalogue.
+    """
+
+    _most = Scratch(0, np.float32)
+
+    def __init__(self, asked: _Asked, catalogue: Catalogue, items: int) -> None:
+        self._asked = asked
+        self._catalogue = catalogue
+        self._items = items
+
+    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+        """[Q, n] best rows, and whether each is meant."""
+        rows_QN, meant_QN = places(banned_QI, n)
+        if column == NEAREST:
+            item_QL, counts_QL = self._asked.item_QL, self._asked.counts_QL
+            near_IN, cosine_IN = self._catalogue.nearest.of(item_QL[counts_QL & (item_QL >= 0)].long())
+            kernels.best_of_near(
+                item_QL.numpy(), counts_QL.numpy(), near_IN.numpy(), cosine_IN.numpy(), banned_QI.numpy(),
+                self._most.of(self._items), rows_QN.numpy(), meant_QN.numpy(),
+            )  # fmt: skip
+            return rows_QN, meant_QN
+        asked_QP = self._asked.mean_QP if column == MEAN else self._asked.said_QP
+        asking = torch.nonzero((asked_QP != 0).any(1)).flatten()
+        rows_QN.zero_()
+        meant_QN.zero_()
+        if len(asking) > 0:
+            whole_AI = asked_QP[asking] @ self._catalogue.projected_IP[: self._items].T
+            rows_QN[asking], meant_QN[asking] = best(whole_AI, banned_QI[asking], n)
+        return rows_QN, meant_QN
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, 3] scores of these rows."""
+        vector_QCP = self._catalogue.projected_IP[rows_QC]
+        means_QP2 = torch.stack([self._asked.mean_QP, self._asked.said_QP], dim=2)
+        mean_QC, said_QC = (vector_QCP @ means_QP2).unbind(2)
+        nearest_QC = (vector_QCP @ self._asked.near_QLP.mT).amax(2)
+        if self._asked.disliked_QLP is not None:
+            nearest_QC = nearest_QC - (vector_QCP @ self._asked.disliked_QLP.mT).amax(2).clamp(min=0)
+        return torch.stack([mean_QC, nearest_QC, said_QC], dim=2)
+
+    def whole(self, column: int) -> Tensor:
+        """[Q, I] the column."""
+        rows_QI = torch.arange(self._items).expand(len(self._asked.mean_QP), -1)
+        return self.at(rows_QI)[:, :, column]
