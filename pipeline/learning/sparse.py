@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning import sparse_kernels as kernels
-from pipeline.learning.batch import top
 
 SPARE = 512
 """Rows of a shared order beyond those wanted, for what is banned to one user or another."""
@@ -123,8 +122,23 @@ def fused(
 
 def _until_long_enough(score_I: Tensor, n: int, walk: Callable[[Tensor, bool], bool]) -> None:
     size = n + SPARE
-    while not walk(top(score_I[None], size)[0], size >= len(score_I)):
+    while not walk(torch.from_numpy(falling(score_I.numpy(), size)), size >= len(score_I)):
         size *= 4
+
+
+def falling(score_I: NDArray[np.float32], n: int) -> NDArray[np.int64]:
+    """The rows of the n greatest scores, greatest first, of equals the first ones.
+
+    >>> falling(np.array([1.0, 3.0, -1.0, 3.0], dtype=np.float32), 3).tolist()
+    [1, 3, 0]
+    """
+    # As whole numbers floats are in order if of negative ones all bits but the sign are turned.
+    bits_I = (score_I + np.float32(0)).view(np.int32)
+    key_I = np.where(bits_I >= 0, bits_I, bits_I ^ 0x7FFFFFFF).astype(np.int64) << 32
+    key_I |= np.arange(len(score_I) - 1, -1, -1)
+    if len(key_I) > 4 * n:
+        key_I = np.partition(key_I, len(key_I) - n)[len(key_I) - n :]
+    return len(score_I) - 1 - (np.sort(key_I)[::-1][:n] & 0x7FFFFFFF)
 
 
 def places(banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:

@@ -26,11 +26,20 @@ def row_of(key):
 
 @njit(cache=True, nogil=True)
 def greatest_first(key, n, wanted):
-    """The greatest of the first n keys, falling; at most `wanted`."""
-    kept = key[:n]
-    if n > wanted:
-        kept = np.partition(kept, n - wanted)[n - wanted :]
-    return np.sort(kept)[::-1]
+    """The greatest of the first n keys, falling; at most `wanted`. Moves keys."""
+    if n > 2 * wanted:
+        # Dealt into so many hands, the least of the hands' greatest: at least `wanted` reach it.
+        greatest = key[:wanted].copy()
+        for start in range(wanted, n, wanted):
+            for hand in range(min(wanted, n - start)):
+                greatest[hand] = max(greatest[hand], key[start + hand])
+        floor, size = greatest.min(), 0
+        for at in range(n):
+            if key[at] >= floor:
+                key[size] = key[at]
+                size += 1
+        n = size
+    return np.sort(key[:n])[::-1][:wanted]
 
 
 @njit(cache=True, nogil=True)

@@ -133,8 +133,7 @@ class Companions:
 
     def ask(self, questions: Questions) -> SparseAnswer:
         """Score what the nearest users like."""
-        count, items = questions.banned_QI.shape
-        history = questions.history
+        items, history = questions.banned_QI.shape[1], questions.history
         found_QK = np.empty((len(questions), COMPANIONS), dtype=np.int64)
         score_QK = np.empty((len(questions), COMPANIONS), dtype=np.float32)
         nearest(
