@@ -14,6 +14,7 @@ import msgspec
 MAX_ID_BYTES = 256
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_NESTING = 32
+LEAST_EFFORT = -1
 FULL_EFFORT = 4
 
 Scalar = str | int | float | bool | None
@@ -290,7 +291,7 @@ class Manifest(msgspec.Struct, frozen=True):
     were lost before they were read, and names as `missed` those that were read
     once and could not be learned again.
     `clock` is the wall clock in ms that the epoch went by. `effort` is how much
-    was learned per event, 0 (lean) to 4 (full; what manifests without it mean).
+    was learned per event, -1 (hurried), 0 (lean) to 4 (full; what manifests without it mean).
     `poisoned` are records of its ranges that were set apart unread.
     """
 
@@ -306,7 +307,7 @@ class Manifest(msgspec.Struct, frozen=True):
     fingerprint: str
     input_digest: str
     state_digest: str
-    effort: Annotated[int, msgspec.Meta(ge=0, le=FULL_EFFORT)] = FULL_EFFORT
+    effort: Annotated[int, msgspec.Meta(ge=LEAST_EFFORT, le=FULL_EFFORT)] = FULL_EFFORT
     begins: tuple[Begin, ...] = ()
     poisoned: tuple[Poisoned, ...] = ()
     missed: tuple[Range, ...] = ()

@@ -24,7 +24,7 @@ from pipeline.epochs.tracing import trace_of
 from pipeline.evaluation.prequential import Prequential
 from pipeline.evaluation.rival import Tournament
 from pipeline.learning.audience import Audience
-from pipeline.learning.effort import LADDER
+from pipeline.learning.effort import BY_LEVEL
 from pipeline.learning.learner import PEERS, Learner
 from pipeline.learning.segments import Segments
 from pipeline.messages import (
@@ -109,7 +109,7 @@ class Processor:
         `poisoned` are records to be set apart: all are recorded in the manifest.
         With `publish` off (a backtest) no list is made.
         """
-        self.learner.effort = LADDER[effort]
+        self.learner.effort = BY_LEVEL[effort]
         intake = take_in(records, self.decode, self.ledger, self.settings.topic("events"), poisoned)
         publication = Publication(self, epoch, clock)
         before = self.ledger.watermark
@@ -234,7 +234,7 @@ class Processor:
 
     def _learn_run(self, run: list[Timed], touched: dict[int, Timed | Joined]) -> list[tuple[float, float]]:
         losses = []
-        for part in micro_batches(len(run), self.settings.learning.micro_batch):
+        for part in micro_batches(len(run), self.settings.learning.micro_batch * self.learner.effort.batch):
             happened = run[part]
             events, times = [t.event for t in happened], [t.time for t in happened]
             done = step(self.learner, events, times, self.ledger.watermark, self.peers, self._clock)

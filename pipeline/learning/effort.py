@@ -1,4 +1,4 @@
-"""Effort: how much is learned from each event, from lean to full. Each epoch's manifest names its level."""
+"""Effort: how much is learned from each event, from hurried to full. Each epoch's manifest names its level."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ class Effort:
     `absent` scorers are not asked: their columns are 0 and they propose
     nothing. `training` is the share of the interest model's replay steps that
     are taken; 0 trains it not at all. `replay`: whether the dynamic weights
-    learn from remembered lists too.
+    learn from remembered lists too. `asked`: of how many likes, as a share, it
+    is asked beforehand where they would have stood, which is what the weights
+    learn from and what is measured; all else learns from every event.
+    `batch`: so many times the events make a micro-batch.
     """
 
     level: int
@@ -22,23 +25,27 @@ class Effort:
     absent: frozenset[str] = frozenset()
     training: float = 1.0
     replay: bool = True
+    asked: float = 1.0
+    batch: int = 1
 
 
 LADDER = (
+    Effort(-1, "hurried", frozenset({"interest"}), training=0.0, replay=False, asked=0.25, batch=4),
     Effort(0, "lean", frozenset({"interest"}), training=0.0, replay=False),
     Effort(1, "untrained", training=0.0),
     Effort(2, "low", training=1 / 3),
     Effort(3, "high", training=2 / 3),
     Effort(4, "full"),
 )
-FULL = LADDER[FULL_EFFORT]
+BY_LEVEL = {effort.level: effort for effort in LADDER}
+FULL = BY_LEVEL[FULL_EFFORT]
 
 
 def level_of(name: str) -> int:
-    """The level that a setting names: lean, full, or its number. Raises ValueError.
+    """The level that a setting names: hurried, lean, full, or its number. Raises ValueError.
 
-    >>> level_of("lean"), level_of("3"), level_of("full")
-    (0, 3, 4)
+    >>> level_of("hurried"), level_of("lean"), level_of("3"), level_of("full")
+    (-1, 0, 3, 4)
     """
     for effort in LADDER:
         if name in (effort.name, str(effort.level)):

@@ -42,6 +42,7 @@ ALONE = ("popularity-20k", "popularity-2k", "popularity-200", "popularity-stage"
 NEW_ITEM_LIKES = 5
 TOP = 10
 TRACK = 0.9
+MIX = (0x9E3779B97F4A7C1, 0x85EBCA6B27D4EB4, 0xC2B2AE3D27D4EB4)
 UNKNOWN_TYPE = EventType(signal=0.3)
 
 
@@ -109,7 +110,7 @@ class Learner:
         self.kinds = sorted(learning.event_types)[: TYPES - 16]
 
     def admit(self, events: Sequence[Event], times: Sequence[int], watermark: int) -> Batch:
-        """Ids → rows, histories advanced; questions are the likes of items not yet consumed.
+        """Ids → rows, histories advanced; questions are the likes of items not yet consumed, or this effort's part.
 
         `times` are the events' clamped times in ms, ascending; `watermark` is
         the greatest time before them: what has expired by then is not asked for.
@@ -120,6 +121,8 @@ class Learner:
         shown = signals.impressions(events, rules, interactions.user_B, times, self.catalogue.row)
         self.resize()
         asked_B = interactions.liked_B & (interactions.item_B >= 0)
+        if self.effort.asked < 1:
+            asked_B &= _sampled(interactions, self.effort.asked)
         question_B = torch.where(asked_B, asked_B.cumsum(0) - 1, -1)
         span = max(known, 1)
         before, consumed_B, mask_QI = self.users.advance(interactions, question_B, span)
@@ -297,6 +300,12 @@ class Learner:
         self.circumstances.forget(row)
         for scorer in self.scorers:
             scorer.forget(row)
+
+
+def _sampled(events: Interactions, share: float) -> Tensor:
+    """[B] a share of the events, which ones their user, item and time alone decide."""
+    mixed_B = (events.user_B * MIX[0] ^ events.item_B * MIX[1] ^ events.time_B) * MIX[2]
+    return (mixed_B >> 32 & 0xFFFF) < share * 0x10000
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -6,16 +6,17 @@ It heeds what waits and how long that takes, and how long a restart would take.
 from __future__ import annotations
 
 from pipeline.learning.effort import level_of
-from pipeline.messages import FULL_EFFORT
+from pipeline.messages import FULL_EFFORT, LEAST_EFFORT
 
 AUTO = "auto"
+LEAN = level_of("lean")
 BEHIND_S = 2.0
 CAUGHT_UP_S = 0.5
 PATIENCE_S = 2.0
 MOST_PATIENCE_S = 64.0
 TRIAL_S = 10.0
 MEMORY = 8.0
-GUESSED_S = (0.03, 0.05, 0.12, 0.17, 0.22)
+GUESSED_S = {-1: 0.015, 0: 0.03, 1: 0.05, 2: 0.12, 3: 0.17, 4: 0.22}
 """Seconds per micro-batch and level until they are measured: only their proportions matter for long."""
 
 
@@ -60,7 +61,7 @@ class Governor:
             # What it took when it was left may have been a hiccup: from here up all is measured anew.
             self._seconds = {level: taken for level, taken in self._seconds.items() if level < self.level}
             self._moved_up_at = self._calm_since = now
-        return 0 if self.saves(unsaved_s) else self.level
+        return min(LEAN, self.level) if self.saves(unsaved_s) else self.level
 
     def saves(self, unsaved_s: float) -> bool:
         """Whether so much would have to be done again by a restart that as little as can be is to be added to it."""
@@ -84,8 +85,8 @@ class Governor:
         failed = self._moved_up_at is not None and now - self._moved_up_at < TRIAL_S
         self._patience = min(2 * self._patience, MOST_PATIENCE_S) if failed else PATIENCE_S
         self._moved_up_at = None
-        fitting = [level for level in range(self.level) if work * self.seconds(level) <= BEHIND_S]
-        self.level = max(fitting, default=0)
+        fitting = [level for level in range(LEAST_EFFORT, self.level) if work * self.seconds(level) <= BEHIND_S]
+        self.level = max(fitting, default=LEAST_EFFORT)
 
     def _batches(self, events: int) -> int:
         return -(-events // self._micro_batch)

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from pipeline.epochs.history import Past
 from pipeline.epochs.processor import Applied, Processor
-from pipeline.messages import FULL_EFFORT, Record, TopicPartition
+from pipeline.messages import FULL_EFFORT, LEAST_EFFORT, Record, TopicPartition
 from pipeline.runtime.embedder import Embedder
 from pipeline.runtime.lag import lag_by_topic
 
@@ -86,7 +86,7 @@ class LearnerMetrics:
         self.predictions = Gauge("headrace_predictions", "Predictions scored", registry=registry)
         self.loss = Gauge("headrace_loss", "Last training loss", ["model"], registry=registry)
         self.weight = Gauge("headrace_scorer_weight", "Mean weight of a scorer's column", ["column"], registry=registry)
-        self.effort = Gauge("headrace_effort", "Learned per event, 0 (lean) to 4 (full), last epoch", registry=registry)
+        self.effort = Gauge("headrace_effort", "Learned per event, -1 (hurried), 0 (lean) to 4 (full), last epoch", registry=registry)
         self.effort_seconds = Counter(
             "headrace_effort_seconds", "Time from poll to commit of epochs with events", ["level"], registry=registry
         )
@@ -121,7 +121,7 @@ class LearnerMetrics:
             self.epochs.labels(result)
         for topic in topics:
             self.dead.labels(topic)
-        for level in map(str, range(FULL_EFFORT + 1)):
+        for level in map(str, range(LEAST_EFFORT, FULL_EFFORT + 1)):
             self.effort_seconds.labels(level)
             self.effort_events.labels(level)
 
