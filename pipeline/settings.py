@@ -61,7 +61,9 @@ def _level(given: Any) -> Any:
     return str(given) if type(given) is int else given
 
 
-EffortName = Annotated[Literal["auto", "hurried", "lean", "full", "-1", "0", "1", "2", "3", "4"], BeforeValidator(_level)]
+EffortName = Annotated[
+    Literal["auto", "hurried", "lean", "full", "-1", "0", "1", "2", "3", "4"], BeforeValidator(_level)
+]
 Device = Annotated[str, AfterValidator(_device)]
 ListName = Annotated[str, AfterValidator(_list_name)]
 EventTypeName = Annotated[str, AfterValidator(_event_type)]

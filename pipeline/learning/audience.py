@@ -118,8 +118,9 @@ class Audience:
 
     def shown(self, user: int, rows: list[int]) -> None:
         """Remember what a user's lists show."""
-        self._users.shown_UN[user] = -1
-        self._users.shown_UN[user, : len(rows)] = torch.tensor(rows, dtype=torch.int32)
+        shown_N = self._users.shown_UN.numpy()[user]
+        shown_N[:] = NO_ITEM
+        shown_N[: len(rows)] = rows
 
     def touch_items(self, rows: Tensor, items: int) -> None:
         """These items were liked or described: their item-to-item lists may have changed."""

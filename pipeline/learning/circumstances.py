@@ -116,24 +116,25 @@ class Circumstances:
         for key, value in context.items():
             if key == TIMEZONE and isinstance(value, str):
                 if (minutes := minutes_east(value, time)) is not None:
-                    self.zone_U[user] = minutes
+                    self.zone_U.numpy()[user] = minutes
             elif isinstance(value, str | bool):
                 words |= 1 << _bucket(f"{key}={value}", WORDS)
             elif value is not None:
                 at = _bucket(key, NUMBERS)
                 numbers[at] = self._scaled(at, value)
-        self.word_U[user] = words
-        self.number_UM[user] = torch.tensor(numbers, dtype=torch.float16)
+        self.word_U.numpy()[user] = words
+        self.number_UM.numpy()[user] = numbers
 
     def _scaled(self, at: int, value: int | float) -> float:
         """A number's logarithm, sign kept, as a z-score among those seen so far."""
         small = math.copysign(math.log1p(min(abs(value), 1e300)), value)
-        count, mean, variance = self.scale_M3[at].tolist()
+        scale_3 = self.scale_M3.numpy()[at]
+        count, mean, variance = scale_3.tolist()
         share = 1 / min(count + 1, SETTLED)
         away = small - mean
         mean += share * away
         variance = (1 - share) * (variance + share * away * away)
-        self.scale_M3[at] = torch.tensor([count + 1, mean, variance], dtype=torch.float64)
+        scale_3[:] = count + 1, mean, variance
         return max(-FAR, min(FAR, (small - mean) / math.sqrt(variance))) if variance > 1e-12 else 0.0
 
 

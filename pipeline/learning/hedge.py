@@ -33,5 +33,5 @@ class Hedge:
         """Questions of users without history, in order: the learner's own scores and each column's, and the target."""
         scores = [own_QC, *column_QCE.unbind(2)]
         gain_QE = torch.stack([gain(score_QC, present_QC, place_Q) for score_QC in scores], dim=1)
-        for gain_E in gain_QE:
-            self.gain_E.mul_(DECAY).add_(gain_E, alpha=1 - DECAY)
+        kept_Q1 = DECAY ** torch.arange(len(gain_QE) - 1, -1, -1, dtype=torch.float64)[:, None]
+        self.gain_E = DECAY ** len(gain_QE) * self.gain_E + ((1 - DECAY) * kept_Q1 * gain_QE).sum(0)

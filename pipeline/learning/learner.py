@@ -42,6 +42,8 @@ ALONE = ("popularity-20k", "popularity-2k", "popularity-200", "popularity-stage"
 NEW_ITEM_LIKES = 5
 TOP = 10
 TRACK = 0.9
+FILLER = 1
+"""The horizon of popularity that fills candidates up."""
 MIX = (0x9E3779B97F4A7C1, 0x85EBCA6B27D4EB4, 0xC2B2AE3D27D4EB4)
 UNKNOWN_TYPE = EventType(signal=0.3)
 
@@ -148,13 +150,13 @@ class Learner:
     def rank(self, questions: Questions, answers: Answers, banned_QI: Tensor) -> Predictions:
         """The answers' candidates under a (further) ban, scored by the dynamic weights."""
         items = banned_QI.shape[1]
-        filler_I = self.popularity.count_HI[1, :items]
-        rows_QC, present_QC = candidates(answers, banned_QI, filler_I, self.settings.learning.candidates)
+        filler_I, order = self.popularity.count_HI[FILLER, :items], self.popularity.order(FILLER, items)
+        rows_QC, present_QC = candidates(answers, banned_QI, filler_I, order, self.settings.learning.candidates)
         return self.weigh(questions, answers, rows_QC, present_QC)
 
     def weigh(self, questions: Questions, answers: Answers, rows_QC: Tensor, present_QC: Tensor) -> Predictions:
         """These candidates [Q, C], scored by the dynamic weights."""
-        feature_QCK = features(answers.at(rows_QC), self._logarithmic_S, present_QC) * answers.asked_S().repeat(2)
+        feature_QCK = features(answers.at(rows_QC), self._logarithmic_S, present_QC, answers.asked_S())
         maturity_QC = maturity(self.catalogue.count_I[rows_QC])
         lists = Lists(feature_QCK, maturity_QC, context(questions, self.track_US), present_QC)
         return Predictions(answers, rows_QC, lists, self.weights.score(lists))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning.batch import History, Questions, top
@@ -15,7 +17,7 @@ from pipeline.learning.weights import Lists
 from pipeline.messages import Reason, Recommended, SimilarItem
 from pipeline.settings import ListSettings
 
-CHUNK = 64
+CHUNK = 128
 DECIMALS = 6
 SIMILAR_PRIOR = 5.0
 INTERACTION = "interaction"
@@ -108,12 +110,12 @@ def _explained(
     told = _reasons(learner, _taken(ranked.lists, order_QN), moved_QN)
     # Numbers become Python's all at once: asked for one by one they would take longer than the ranking.
     shown_Q = (score_QN > -torch.inf).sum(1).tolist()
-    scores, every_row = score_QN.tolist(), rows_QN.tolist()
+    scores, every_row = _rounded(score_QN).tolist(), rows_QN.numpy().tolist()
     name_of = learner.catalogue.ids.name
     for q, user in enumerate(user_Q.tolist()):
         rows = every_row[q][: shown_Q[q]]
         items = tuple(
-            Recommended(name_of(row), round(score, DECIMALS), reasons)
+            Recommended(name_of(row), score, reasons)
             for row, score, reasons in zip(rows, scores[q], told[q], strict=False)
         )
         yield MadeList(user, name, rows, items)
@@ -154,15 +156,21 @@ def _reasons(learner: Learner, lists: Lists, moved_QN: Tensor) -> list[list[tupl
     weight, contribution, interaction_QN = learner.weights.explain(lists)
     share_QNS = _by_scorer(learner, contribution)
     strongest_QNR = torch.argsort(share_QNS.abs(), dim=2, descending=True, stable=True)[..., :wanted]
-    names = [scorer.name for scorer in learner.scorers]
+    told_QNR = _rounded(share_QNS.gather(2, strongest_QNR))
+    rest_QN = np.round(share_QNS.sum(2).double().numpy() - told_QNR.sum(2), DECIMALS)
     numbers = (
-        strongest_QNR, _by_scorer(learner, weight).gather(2, strongest_QNR), share_QNS.gather(2, strongest_QNR),
-        share_QNS.sum(2), interaction_QN, moved_QN,
+        strongest_QNR.numpy(), _rounded(_by_scorer(learner, weight).gather(2, strongest_QNR)), told_QNR, rest_QN,
+        _rounded(interaction_QN), _rounded(moved_QN),
     )  # fmt: skip
+    names = [scorer.name for scorer in learner.scorers]
     return [
         [_said(names, wanted, *of_place) for of_place in zip(*of_list, strict=True)]
         for of_list in zip(*(number.tolist() for number in numbers), strict=True)
     ]
+
+
+def _rounded(number: Tensor) -> NDArray[np.float64]:
+    return np.round(number.double().numpy(), DECIMALS)
 
 
 def _said(
@@ -171,21 +179,17 @@ def _said(
     strongest: Sequence[int],
     weights: Sequence[float],
     shares: Sequence[float],
-    total: float,
+    rest: float,
     interaction: float,
     moved: float,
 ) -> tuple[Reason, ...]:
-    told = [
-        Reason(names[scorer], round(weight, DECIMALS), round(share, DECIMALS))
-        for scorer, weight, share in zip(strongest, weights, shares, strict=True)
-    ]
+    told = [Reason(names[s], weight, share) for s, weight, share in zip(strongest, weights, shares, strict=True)]
     if wanted:
         if len(names) > wanted:
-            rest = total - sum(reason.contribution for reason in told)
-            told.append(Reason(OTHERS, 1.0, round(rest, DECIMALS)))
-        told.append(Reason(INTERACTION, 1.0, round(interaction, DECIMALS)))
+            told.append(Reason(OTHERS, 1.0, rest))
+        told.append(Reason(INTERACTION, 1.0, interaction))
     if moved > 0:
-        told.append(Reason(DIVERSITY, round(moved, DECIMALS), 0.0))
+        told.append(Reason(DIVERSITY, moved, 0.0))
     return tuple(told)
 
 

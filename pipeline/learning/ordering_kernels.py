@@ -115,11 +115,56 @@ def ranks_within(value_QCS, rank_QCS):
         for s in range(columns):
             for c in range(size):
                 value[c] = value_QCS[q, c, s]
-            for c in range(size):
-                mine = value[c]
-                above = np.int32(0)
-                for other in range(size):
-                    above += np.int32(value[other] > mine)
-                rank[c] = above
+            _above_each(value, size, rank)
             for c in range(size):
                 rank_QCS[q, c, s] = rank[c]
+
+
+@njit(cache=True, nogil=True)
+def _above_each(value, n, rank):
+    """rank[c] = how many of the first n values are greater than the c-th."""
+    for c in range(n):
+        mine = value[c]
+        above = np.int32(0)
+        for other in range(n):
+            above += np.int32(value[other] > mine)
+        rank[c] = above
+
+
+@njit(cache=True, nogil=True)
+def compare(value_QCS, present_QC, asked_S, noise, place_C, out_QCK):
+    """Each column within its list: z-scores to 4, then what `place_C` says of each one's rank; equals share it.
+
+    Both are 0 for what is not present and in a column that was not asked; all
+    that differs by less than ten times the `noise` has no rank.
+    """
+    questions, size, columns = value_QCS.shape
+    value, rank = np.empty(size, np.float32), np.empty(size, np.int32)
+    here = np.empty(size, np.int64)
+    for q in range(questions):
+        n = 0
+        for c in range(size):
+            if present_QC[q, c]:
+                here[n] = c
+                n += 1
+            for k in range(2 * columns):
+                out_QCK[q, c, k] = 0
+        for s in range(columns):
+            if not asked_S[s] or n == 0:
+                continue
+            total, square = 0.0, 0.0
+            for c in range(n):
+                value[c] = value_QCS[q, here[c], s]
+                total += value[c]
+            mean = total / n
+            for c in range(n):
+                square += (value[c] - mean) ** 2
+            deviation = np.sqrt(square / n)
+            scale = 1 / (deviation + noise)
+            for c in range(n):
+                out_QCK[q, here[c], s] = min(max((value[c] - mean) * scale, -4.0), 4.0)
+            if deviation <= 10 * noise:
+                continue
+            _above_each(value, n, rank)
+            for c in range(n):
+                out_QCK[q, here[c], columns + s] = place_C[rank[c]]

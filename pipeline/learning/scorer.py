@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.learning.batch import History, Interactions, Questions, Shown, nothing_shown
 from pipeline.learning.effort import FULL, Effort
 from pipeline.learning.ordering import best
-from pipeline.learning.sparse import best_of_shared
+from pipeline.learning.sparse import Order
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class DenseAnswer:
         """[Q, n] best rows, and whether each is meant."""
         score_RI = self._scores[column]
         if len(score_RI) == 1:
-            return best_of_shared(score_RI[0], banned_QI, n)
+            return Order(score_RI[0]).best(banned_QI, n)
         return best(score_RI, banned_QI, n)
 
     def at(self, rows_QC: Tensor) -> Tensor:

@@ -50,6 +50,9 @@ def room_for(most_Q: NDArray[np.int64], items: int, scores: int) -> Listed:
     )  # fmt: skip
 
 
+_Arrays = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
+
+
 class SparseAnswer:
     """Of all items that it does not name it says 0. Scores are at least 0."""
 
@@ -62,68 +65,94 @@ class SparseAnswer:
     def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
         found_QN, meant_QN = places(banned_QI, n)
-        kernels.best_listed(*self._arrays(), column, banned_QI.numpy(), found_QN.numpy(), meant_QN.numpy())
+        start_Q, size_Q, row_T, score_TS = self._arrays()
+        kernels.best_listed(
+            start_Q, size_Q, row_T, score_TS, column, banned_QI.numpy(), found_QN.numpy(), meant_QN.numpy()
+        )
         return found_QN, meant_QN
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""
         out_QCS = torch.empty(*rows_QC.shape, self._listed.score_TS.shape[1])
-        kernels.look_up(*self._arrays(), rows_QC.numpy(), self._place.of(self._items), out_QCS.numpy())
+        start_Q, size_Q, row_T, score_TS = self._arrays()
+        kernels.look_up(
+            start_Q, size_Q, row_T, score_TS, rows_QC.numpy(), self._place.of(self._items), out_QCS.numpy()
+        )
         return out_QCS
 
     def whole(self, column: int) -> Tensor:
         """[Q, I] the column."""
         out_QI = torch.zeros(len(self._listed.start_Q), self._items)
-        kernels.spread(*self._arrays(), column, out_QI.numpy())
+        start_Q, size_Q, row_T, score_TS = self._arrays()
+        kernels.spread(start_Q, size_Q, row_T, score_TS, column, out_QI.numpy())
         return out_QI
 
-    def _arrays(self) -> tuple[NDArray[np.generic], ...]:
+    def _arrays(self) -> _Arrays:
         listed = self._listed
         return listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS
 
 
-def best_of_shared(score_I: Tensor, banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """As `ordering.best` of scores that all questions share: put in order once, not for each of them."""
-    found_QN, meant_QN = places(banned_QI, n)
+class Order:
+    """Items by a score that all questions share, put in order once: as far as is asked for."""
 
-    def walk(order_N: Tensor, complete: bool) -> bool:
-        there_N = score_I[order_N]
-        good_N = (there_N != 0) & (there_N > -torch.inf)
-        return bool(
-            kernels.best_shared(
-                order_N.numpy(), good_N.numpy(), complete, banned_QI.numpy(), found_QN.numpy(), meant_QN.numpy()
+    def __init__(self, score_I: Tensor) -> None:
+        """Scores not NaN; what is -inf or 0 is meant by nobody."""
+        self.items = len(score_I)
+        self._score_I = score_I.numpy()
+        self._sorted_N = np.zeros(0, np.int64)
+
+    def first(self, n: int) -> NDArray[np.int64]:
+        """At least the first n rows, or all."""
+        if len(self._sorted_N) < min(n, self.items):
+            self._sorted_N = falling(self._score_I, max(n, 4 * len(self._sorted_N)))
+        return self._sorted_N
+
+    def walk(self, n: int, kernel: Callable[[NDArray[np.int64], bool], bool]) -> None:
+        """Give a kernel the order, a longer one for as long as it says that it was too short for n."""
+        size = n + SPARE
+        while True:
+            order_N = self.first(size)
+            if kernel(order_N, len(order_N) == self.items):
+                return
+            size = 4 * len(order_N)
+
+    def best(self, banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """As `ordering.best`."""
+        found_QN, meant_QN = places(banned_QI, n)
+
+        def take(order_N: NDArray[np.int64], complete: bool) -> bool:
+            there_N = self._score_I[order_N]
+            good_N = (there_N != 0) & (there_N > -np.inf)
+            enough = kernels.best_shared(
+                order_N, good_N, complete, banned_QI.numpy(), found_QN.numpy(), meant_QN.numpy()
             )
-        )
+            return bool(enough)
 
-    _until_long_enough(score_I, n, walk)
-    return found_QN, meant_QN
+        self.walk(found_QN.shape[1], take)
+        return found_QN, meant_QN
 
 
 _sums = Scratch(-1, np.float32)
 
 
 def fused(
-    rows_QP: Tensor, share_QP: Tensor, filler_I: Tensor, banned_QI: Tensor, n: int
+    rows_QP: Tensor, share_QP: Tensor, filler_I: Tensor, order: Order, banned_QI: Tensor, n: int
 ) -> tuple[Tensor, Tensor]:
-    """[Q, n] rows of the greatest filler (above 0) plus shares (0: not proposed), and whether each may stand."""
+    """[Q, n] rows of the greatest filler plus shares (0: not proposed), and whether each may stand.
+
+    `order` is that of the filler, which is above 0.
+    """
     found_QN, present_QN = places(banned_QI, n)
 
-    def walk(order_N: Tensor, complete: bool) -> bool:
-        return bool(
-            kernels.fuse(
-                rows_QP.numpy(), share_QP.numpy(), filler_I.numpy(), order_N.numpy(), complete, banned_QI.numpy(),
-                _sums.of(len(filler_I)), found_QN.numpy(), present_QN.numpy(),
-            )
+    def take(order_N: NDArray[np.int64], complete: bool) -> bool:
+        enough = kernels.fuse(
+            rows_QP.numpy(), share_QP.numpy(), filler_I.numpy(), order_N, complete, banned_QI.numpy(),
+            _sums.of(len(filler_I)), found_QN.numpy(), present_QN.numpy(),
         )  # fmt: skip
+        return bool(enough)
 
-    _until_long_enough(filler_I, n, walk)
+    order.walk(found_QN.shape[1], take)
     return found_QN, present_QN
-
-
-def _until_long_enough(score_I: Tensor, n: int, walk: Callable[[Tensor, bool], bool]) -> None:
-    size = n + SPARE
-    while not walk(torch.from_numpy(falling(score_I.numpy(), size)), size >= len(score_I)):
-        size *= 4
 
 
 def falling(score_I: NDArray[np.float32], n: int) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.learning.drift import Reaction
 from pipeline.learning.hedge import Hedge
 from pipeline.learning.optimise import Trainer
-from pipeline.learning.ordering import ranks
+from pipeline.learning.ordering_kernels import compare
 
 MATURITIES = 6
 HIDDEN = (32, 16)
@@ -45,21 +45,19 @@ class Lists:
         )
 
 
-def features(score_QCS: Tensor, logarithmic_S: Tensor, present_QC: Tensor) -> Tensor:
+def features(score_QCS: Tensor, logarithmic_S: Tensor, present_QC: Tensor, asked_S: Tensor | None = None) -> Tensor:
     """[Q, C, 2S]: each column's z-score within its list (of a count's logarithm), to 4; then 1 - ln(1 + rank) / 2.5.
 
-    Both are 0 in a column that says the same of all candidates.
+    Both are 0 in a column that says the same of all candidates, or was not asked (default: all were).
     """
     value_QCS = torch.where(logarithmic_S, torch.log(score_QCS.clamp(min=0) + 1e-6), score_QCS)
-    there_QC1 = present_QC[:, :, None].float()
-    size_Q11 = there_QC1.sum(1, keepdim=True).clamp(min=1)
-    mean_Q1S = (value_QCS * there_QC1).sum(1, keepdim=True) / size_Q11
-    centred_QCS = (value_QCS - mean_Q1S) * there_QC1
-    deviation_Q1S = (centred_QCS.square().sum(1, keepdim=True) / size_Q11).sqrt()
-    z_QCS = (centred_QCS / (deviation_Q1S + NOISE)).clamp(-4, 4)
-    value_QCS = value_QCS.masked_fill(~present_QC[:, :, None], -torch.inf)
-    tells_Q1S = deviation_Q1S > 10 * NOISE
-    return torch.cat([z_QCS, (1 - torch.log1p(ranks(value_QCS)) / 2.5) * there_QC1 * tells_Q1S], dim=2)
+    asked_S = torch.ones_like(logarithmic_S) if asked_S is None else asked_S
+    place_C = 1 - torch.log1p(torch.arange(score_QCS.shape[1], dtype=torch.float32)) / 2.5
+    out_QCK = torch.empty(*score_QCS.shape[:2], 2 * score_QCS.shape[2])
+    compare(
+        value_QCS.contiguous().numpy(), present_QC.numpy(), asked_S.numpy(), NOISE, place_C.numpy(), out_QCK.numpy()
+    )
+    return out_QCK
 
 
 def maturity(count: Tensor) -> Tensor:

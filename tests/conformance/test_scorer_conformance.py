@@ -28,6 +28,8 @@ SETTINGS = Settings(
 NAMES = [scorer.name for scorer in Learner(SETTINGS, torch.device("cpu")).scorers]
 START = 1_700_000_000_000
 ENCODER = HashingEncoder(24)
+APPROXIMATE = ("content-nearest",)
+"""Columns that do not propose exactly their best: `tests/learning/test_nearest.py` says how nearly."""
 
 
 def learner_of(items: int = 30) -> Learner:
@@ -205,7 +207,8 @@ class TestEveryScorer:
                 rows_QN, meant_QN = answer.propose(column, n, banned_QI)
                 assert rows_QN.shape == meant_QN.shape == (10, min(n, 30))
                 assert not (banned_QI.gather(1, rows_QN) & meant_QN).any()
-                _check_best(rows_QN, meant_QN, answer.whole(column).masked_fill(banned_QI, -torch.inf))
+                if scorer.columns[column].name not in APPROXIMATE:
+                    _check_best(rows_QN, meant_QN, answer.whole(column).masked_fill(banned_QI, -torch.inf))
 
     def test_nothing_is_meant_where_all_is_banned(self, name: str) -> None:
         learner = trained(2)
@@ -222,7 +225,8 @@ class TestEveryScorer:
         rows_QC = torch.tensor([[0, 29, 5, 5], [1, 2, 3, 4], [29, 28, 0, 7]])
         at_QCS = answer.at(rows_QC)
         assert at_QCS.shape == (3, 4, len(scorer.columns))
-        assert torch.equal(at_QCS, whole_QIS.gather(1, rows_QC[:, :, None].expand_as(at_QCS)))
+        there_QCS = whole_QIS.gather(1, rows_QC[:, :, None].expand_as(at_QCS))
+        assert torch.allclose(at_QCS, there_QCS, rtol=0, atol=1e-6)
 
     def test_scores_are_finite_even_for_a_user_of_whom_nothing_is_known(self, name: str) -> None:
         learner = trained()
@@ -276,9 +280,10 @@ class TestEveryScorer:
 
 
 def _check_best(rows_QN: Tensor, meant_QN: Tensor, score_QI: Tensor) -> None:
-    """Rows are the greatest scores in order, equal ones by row; what is not meant is banned or scored zero."""
+    """Of those above 0 all that fit are meant, in order, equal ones by row; then none, or some below 0 in order."""
     for rows, meant, scores in zip(rows_QN.tolist(), meant_QN.tolist(), score_QI.numpy(), strict=True):
         best = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: len(rows)]
-        finite = [row for row in best if scores[row] > -np.inf]
-        assert rows[: len(finite)] == finite
-        assert meant == [row in finite and scores[row] != 0 for row in rows]
+        told = [row for row, is_meant in zip(rows, meant, strict=True) if is_meant]
+        above = [row for row in best if scores[row] > 0]
+        below = [row for row in best if -np.inf < scores[row] < 0]
+        assert told in (above, above + below)

@@ -69,9 +69,9 @@ class LastTime(Factorization):
     users: Any = None
 
     def ask(self, questions: Questions) -> DenseAnswer:
-        last_Q = self.users.last_time_U[questions.user_Q] / 1000
+        last_Q = self.users.last_time_U[questions.user_Q].double() / 1000
         rows_I = torch.arange(questions.banned_QI.shape[1])
-        return DenseAnswer([torch.sin(last_Q[:, None] + rows_I)], len(questions))
+        return DenseAnswer([torch.sin(last_Q[:, None] + rows_I).float()], len(questions))
 
 
 class LastItem(Factorization):

@@ -18,6 +18,7 @@ from pipeline.learning.candidates import FUSION, Answers, candidates
 from pipeline.learning.context import FIXED, context
 from pipeline.learning.ranks import best, pooled_rank, rank_of
 from pipeline.learning.scorer import Column, DenseAnswer
+from pipeline.learning.sparse import Order
 from pipeline.learning.weights import NOISE, DynamicWeights, Lists, features, maturity
 
 UNTIMED = hypothesis_settings(deadline=None)
@@ -107,7 +108,8 @@ def test_candidates_are_fused_by_rank_and_filled_up(n: int) -> None:
     banned_QI = torch.rand(5, items, generator=generator) < 0.3
     banned_QI[4] = True
     filler_I = torch.rand(items, generator=generator) * 100
-    rows_QC, present_QC = candidates(answers_of([(4, first), (3, second), (0, -first)]), banned_QI, filler_I, n)
+    answers = answers_of([(4, first), (3, second), (0, -first)])
+    rows_QC, present_QC = candidates(answers, banned_QI, filler_I, Order(filler_I), n)
     assert rows_QC.shape == present_QC.shape == (5, n)
     for q in range(5):
         fused = {i: 1e-6 * (1 + math.log1p(float(filler_I[i]))) for i in range(items) if not banned_QI[q, i]}

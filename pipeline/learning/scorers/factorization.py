@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pipeline.learning import kernels
 from pipeline.learning.batch import Questions
-from pipeline.learning.scorer import Column, DenseAnswer, Observation
+from pipeline.learning.ordering import best
+from pipeline.learning.scorer import Answer, Column, Observation
 
 WIDTH = 32
 
@@ -30,10 +31,9 @@ class Factorization:
         self.user_UD = self._extended(self.user_UD, users, 2)
         self.item_ID = self._extended(self.item_ID, items, 1)
 
-    def ask(self, questions: Questions) -> DenseAnswer:
+    def ask(self, questions: Questions) -> Answer:
         """Dot products."""
-        items = questions.banned_QI.shape[1]
-        return DenseAnswer([self.user_UD[questions.user_Q] @ self.item_ID[:items].T], len(questions))
+        return _Dots(self.user_UD[questions.user_Q], self.item_ID[: questions.banned_QI.shape[1]])
 
     def observe(self, seen: Observation) -> None:
         """One gradient step per positive."""
@@ -67,3 +67,23 @@ class Factorization:
     def _start(self, first: int, rows: int, salt: int) -> Tensor:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + salt * 7919 + first)
         return torch.randn(rows, WIDTH, generator=generator) * 0.1
+
+
+class _Dots:
+    """Works dot products out for the rows that are asked for: only to propose looks at the whole catalogue."""
+
+    def __init__(self, user_QD: Tensor, item_ID: Tensor) -> None:
+        self._user_QD = user_QD
+        self._item_ID = item_ID
+
+    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+        """[Q, n] best rows, and whether each is meant."""
+        return best(self.whole(column), banned_QI, n)
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, 1] scores of these rows."""
+        return self._item_ID[rows_QC] @ self._user_QD[:, :, None]
+
+    def whole(self, column: int) -> Tensor:
+        """[Q, I] the column."""
+        return self._user_QD @ self._item_ID.T

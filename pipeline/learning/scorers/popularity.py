@@ -9,7 +9,9 @@ from torch import Tensor
 
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions
-from pipeline.learning.scorer import Column, DenseAnswer, Observation
+from pipeline.learning.ordering import best
+from pipeline.learning.scorer import Answer, Column, Observation
+from pipeline.learning.sparse import Order
 
 HORIZONS = (float("inf"), 20_000.0, 2_000.0, 200.0)
 STAGES = (0.5, 1.5, 2.5, 4.5, 8.5, 16.5, 32.5, 64.5, 128.5)
@@ -41,6 +43,7 @@ class Popularity:
         self.count_HI = torch.zeros(len(HORIZONS), 64)
         self.stage_GI = torch.zeros(len(STAGES) + 1, 64)
         self.liked_2I = torch.zeros(2, 64)
+        self._orders: dict[int, Order] = {}
 
     def resize(self, items: int, users: int) -> None:
         """Make room for items."""
@@ -48,17 +51,20 @@ class Popularity:
             for name in ("count_HI", "stage_GI", "liked_2I"):
                 setattr(self, name, grown(getattr(self, name).T.contiguous(), items).T.contiguous())
 
-    def ask(self, questions: Questions) -> DenseAnswer:
+    def ask(self, questions: Questions) -> Answer:
         """The same for every user, at every stage."""
-        items = questions.banned_QI.shape[1]
-        same = [row[None, :items] for row in self.count_HI]
-        stage_QI = self.stage_GI[_stage(questions.history.count_Q), :items] + STAGE_FLOOR
-        liked_I, events_I = self.liked_2I[:, :items]
-        share_I = (liked_I + EVENTS_BEFORE * LIKED_BEFORE) / (events_I + EVENTS_BEFORE)
-        return DenseAnswer([*same, stage_QI, share_I[None]], len(questions))
+        return _Counts(self, _stage(questions.history.count_Q), questions.banned_QI.shape[1])
+
+    def order(self, horizon: int, items: int) -> Order:
+        """The first so many items by their count at a horizon."""
+        held = self._orders.get(horizon)
+        if held is None or held.items != items:
+            held = self._orders[horizon] = Order(self.count_HI[horizon, :items])
+        return held
 
     def observe(self, seen: Observation) -> None:
         """Count positives; every event lets time pass."""
+        self._orders.clear()
         events = len(seen.events)
         for h, horizon in enumerate(HORIZONS):
             if horizon != float("inf"):
@@ -84,8 +90,38 @@ class Popularity:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
+        self._orders.clear()
         for name, tensor in tensors.items():
             setattr(self, name, tensor.clone())
+
+
+class _Counts:
+    """Counts of the rows that are asked for."""
+
+    def __init__(self, counts: Popularity, stage_Q: Tensor, items: int) -> None:
+        self._counts = counts
+        self._stage_Q = stage_Q
+        self._items = items
+
+    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+        """[Q, n] best rows, and whether each is meant."""
+        if column >= len(HORIZONS):
+            return best(self.whole(column), banned_QI, n)
+        return self._counts.order(column, self._items).best(banned_QI, n)
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, S] scores of these rows."""
+        of = self._counts
+        stage_QC = of.stage_GI[self._stage_Q[:, None], rows_QC] + STAGE_FLOOR
+        liked_QC, events_QC = of.liked_2I[:, rows_QC]
+        share_QC = (liked_QC + EVENTS_BEFORE * LIKED_BEFORE) / (events_QC + EVENTS_BEFORE)
+        return torch.stack([*of.count_HI[:, rows_QC], stage_QC, share_QC], dim=2)
+
+    def whole(self, column: int) -> Tensor:
+        """[Q, I] the column."""
+        if column < len(HORIZONS):
+            return self._counts.count_HI[column, : self._items].expand(len(self._stage_Q), -1)
+        return self.at(torch.arange(self._items).expand(len(self._stage_Q), -1))[:, :, column]
 
 
 def _stage(count_Q: Tensor) -> Tensor:
