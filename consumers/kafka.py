@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # kafka-python declares itself typed and is so in part.
 # mypy: disable-error-code="no-untyped-call, no-any-return"
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +21,16 @@ from consumers.kafka_client import (
     reaching,
     to_kafka,
     to_record,
+    wait_for_data,
 )
 from consumers.kafka_replay import KafkaReplay
 from pipeline.messages import Range, Record, TopicPartition
 from pipeline.ports import LogGap, Positions
 
 FETCH_MAX_WAIT_MS = 25
+# Forty answers a second that say nothing are most of what a learner without events takes of a processor.
+QUIET_MAX_WAIT_MS = 250
+QUIET_S = 1.0
 # A fetch is handed out partition by partition: the smaller, the less must be held to merge them by time.
 PARTITION_FETCH_BYTES = 256 << 10
 
@@ -52,6 +57,8 @@ class KafkaSource:
         self._options = dict(options or {})
         fetch = {"max_partition_fetch_bytes": partition_fetch_bytes}
         self._consumer = new_consumer(bootstrap, fetch_max_wait_ms, fetch | self._options)
+        self._fetch_max_wait_ms = fetch_max_wait_ms
+        self._read_at = time.monotonic()
         self._positions: dict[TopicPartition, int] | None = None
         self._admin: KafkaAdminClient | None = None
         self._replay: KafkaReplay | None = None
@@ -103,7 +110,16 @@ class KafkaSource:
                 polled = self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=max_records)
             except OffsetOutOfRangeError as error:
                 raise self._gap(error) from None
+        self._wait_longer_when_quiet(bool(polled))
         return [to_record(record) for records in polled.values() for record in records]
+
+    def _wait_longer_when_quiet(self, read: bool) -> None:
+        """Then nothing is buffered, every partition is asked for, and what comes to one is answered at once."""
+        now = time.monotonic()
+        if read:
+            self._read_at = now
+        longer = QUIET_MAX_WAIT_MS if now - self._read_at > QUIET_S else 0
+        wait_for_data(self._consumer, max(self._fetch_max_wait_ms, longer))
 
     def positions(self) -> dict[TopicPartition, int]:
         """The next offset of each assigned partition, past markers."""

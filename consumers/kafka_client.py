@@ -46,6 +46,11 @@ _CONNECTING = (
 )
 
 
+def wait_for_data(consumer: KafkaConsumer, at_most_ms: int) -> None:
+    """How long the broker may hold the next fetches while there is nothing to read; kafka-python has no call for it."""
+    consumer._fetcher.config["fetch_max_wait_ms"] = at_most_ms
+
+
 def new_consumer(bootstrap: str, fetch_max_wait_ms: int, extra: Mapping[str, Any] | None = None) -> KafkaConsumer:
     """A consumer that sees committed records only and never moves or commits by itself. Connects at once.
 

@@ -59,6 +59,8 @@ LEARNER_INPUTS = ("events", "items", "users", "vectors", "event-vectors")
 EMBEDDER_INPUTS = ("items", "events")
 RETRY_S = 1.0
 KAFKA_WAIT_S = 20.0
+# Titles that come a moment late harm nobody; to ask often costs as much as the learner's own waiting.
+TITLES_WAIT_MS = 1_000
 QUIET_POLLS = 5
 
 
@@ -235,7 +237,11 @@ def live_page(settings: Settings, registry: CollectorRegistry, health: Health, s
         while not health.ready.wait(0.2) and not stop.is_set():
             pass
         items = [settings.topic("items")]
-        follow(titles, lambda: KafkaSource(bootstrap, items, options=connection.options()), decode, stop)
+
+        def source() -> KafkaSource:
+            return KafkaSource(bootstrap, items, fetch_max_wait_ms=TITLES_WAIT_MS, options=connection.options())
+
+        follow(titles, source, decode, stop)
         publisher.close()
 
     metrics = settings.metrics
