@@ -9,6 +9,7 @@ TIMES ?= 20
 EPOCHS ?= 50000
 CRASHES ?= 5000000
 MINUTES ?= 30
+EFFORT ?= 0
 MESSAGES ?= 1000000
 # --required: fail where no service that knows of vulnerabilities can be asked
 AUDIT ?=
@@ -16,7 +17,7 @@ AUDIT ?=
 BY_TWO := tests/kafka/test_secured.py tests/test_cli.py
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint bench chaos soak simulate fuzz golden clean
+.PHONY: demo test lint bench profile chaos soak simulate fuzz golden clean
 
 demo: $(VENV)/.demo
 	$(BIN)/headrace demo --broker $(BROKER)
@@ -36,6 +37,11 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/bench.py
+
+# Where an epoch's time goes, by stage, and its flame graph, in profiles/.
+profile: $(VENV)/.dev
+	$(BIN)/python tests/benchmarks/convert.py movietweetings --out profiles/movietweetings
+	$(BIN)/python tests/benchmarks/profiling.py --data profiles/movietweetings --effort $(EFFORT) --out profiles
 
 chaos: $(VENV)/.dev
 	$(BIN)/python tests/kafka/chaos.py --kills $(KILLS) --times $(TIMES) --epochs $(EPOCHS)

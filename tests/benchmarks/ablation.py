@@ -19,7 +19,7 @@ import torch
 from streams import Asked, Stream, arguments, learner_of, load, run, settings_of, write
 
 from pipeline.evaluation.bootstrap import ratio_interval
-from pipeline.learning.effort import LADDER, level_of
+from pipeline.learning.effort import BY_LEVEL, level_of
 
 WHOLE = "everything"
 RANDOM = "random text vectors"
@@ -35,7 +35,7 @@ def random_vectors(stream: Stream) -> Stream:
 def asked_without(stream: Stream, part: str, effort: str, seed: int) -> tuple[Asked, float]:
     """Predictions of a learner without one part, and the seconds they took."""
     learner = learner_of(random_vectors(stream) if part == RANDOM else stream, settings_of(True, seed=seed))
-    level = LADDER[level_of(effort)]
+    level = BY_LEVEL[level_of(effort)]
     learner.effort = replace(
         level, absent=level.absent | {part}, training=0.0 if part == "interest" else level.training
     )

@@ -252,6 +252,9 @@ def main() -> int:
         stacks = chosen.out / f"{data.name}-{chosen.effort}.stacks"
         print(watched(chosen, "raw", stacks), end="")
         print(table(stacks, chosen.first))
+        flames = stacks.with_suffix(".svg")
+        watched(chosen, "flamegraph", flames)
+        print(f"flame graph: {flames}")
     return 0
 
 

@@ -14,12 +14,12 @@ from shard import Shard, WholeLog, shop, tiny_settings
 from consumers.dump import read_dumped
 from pipeline.epochs.digest import config_hash
 from pipeline.epochs.history import EPOCH, read_verified
-from pipeline.learning.effort import FULL, LADDER, level_of
+from pipeline.learning.effort import BY_LEVEL, FULL, LADDER, level_of
 from pipeline.learning.learner import Learner
-from pipeline.messages import FULL_EFFORT, Event, Item, Manifest, encode
+from pipeline.messages import FULL_EFFORT, LEAST_EFFORT, Event, Item, Manifest, encode
 from pipeline.step import step
 
-LIVES = (4, 0, 3, 1, 2)
+LIVES = (4, 0, 3, -1, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_with_another_effort_than_its_manifest_names_a_replay_differs(changing: 
     assert 0 in different
 
 
-@pytest.mark.parametrize("level", range(FULL_EFFORT + 1))
+@pytest.mark.parametrize("level", range(LEAST_EFFORT, FULL_EFFORT + 1))
 def test_the_effort_that_is_set_stands_in_every_epochs_manifest(level: int) -> None:
     shard = Shard(tiny_settings(learning={"effort": str(level)}))
     shard.run(islice(shop(shard, random.Random(5), items=4), 30))
@@ -77,7 +77,7 @@ def test_effort_is_no_part_of_what_the_settings_say_is_learned() -> None:
 
 def learner_of(level: int, items: int = 30) -> Learner:
     learner = Learner(tiny_settings(), torch.device("cpu"))
-    learner.effort = LADDER[level]
+    learner.effort = BY_LEVEL[level]
     for n in range(items):
         learner.catalogue.describe(Item(f"i{n}"))
     learner.resize()
@@ -106,9 +106,9 @@ def test_each_level_takes_as_many_gradient_steps_as_it_says() -> None:
         learner = learner_of(effort.level)
         taught(learner, 64 * 6)
         taken.append((int(learner.interest.progress[2]), int(learner.weights.progress[1])))
-    (lean, lean_weights), (untrained, weights), *trained = taken
-    assert lean == untrained == 0
-    assert 0 < lean_weights < weights
+    (hurried, hurried_weights), (lean, lean_weights), (untrained, weights), *trained = taken
+    assert hurried == lean == untrained == 0
+    assert 0 < hurried_weights <= lean_weights < weights
     steps = [interest for interest, _ in trained]
     assert steps == sorted(set(steps))
 
@@ -116,7 +116,7 @@ def test_each_level_takes_as_many_gradient_steps_as_it_says() -> None:
 def test_the_interest_model_is_left_alone_at_lean_and_says_nothing() -> None:
     learner = learner_of(FULL_EFFORT)
     taught(learner, 160)
-    learner.effort = LADDER[0]
+    learner.effort = BY_LEVEL[0]
     before = parts(learner, "scorer.interest.net.")
     taught(learner, 160, seed=2)
     assert equal(before, parts(learner, "scorer.interest.net."))
@@ -137,8 +137,27 @@ def test_a_lean_spell_leaves_no_gradient_steps_to_catch_up_with() -> None:
     assert int(learner.interest.progress[2]) - before <= 2
 
 
+def test_hurried_asks_of_a_part_of_the_likes_and_learns_from_all_of_them() -> None:
+    batches = []
+    for level in (LEAST_EFFORT, 0):
+        learner = learner_of(level)
+        times = [1_700_000_000_000 + 1000 * n for n in range(400)]
+        events = [Event("like", time, f"u{n % 37}", item_id=f"i{n * 7 % 30}") for n, time in enumerate(times)]
+        batch = learner.admit(events, times, times[0])
+        for scorer in learner.scorers:
+            scorer.observe(batch.seen)
+        batches.append((batch, {name: parts(learner, f"scorer.{name}.") for name in ("popularity", "neighbours")}))
+    (hurried, hurried_counts), (lean, lean_counts) = batches
+    assert 0.15 < len(hurried.questions) / len(lean.questions) < 0.35
+    assert {*zip(hurried.questions.user_Q.tolist(), hurried.target_Q.tolist(), strict=True)} < {
+        *zip(lean.questions.user_Q.tolist(), lean.target_Q.tolist(), strict=True)
+    }
+    for name, counts in lean_counts.items():
+        assert equal(counts, hurried_counts[name])
+
+
 def test_levels_are_their_own_numbers() -> None:
-    assert [effort.level for effort in LADDER] == list(range(FULL_EFFORT + 1))
+    assert [effort.level for effort in LADDER] == list(range(LEAST_EFFORT, FULL_EFFORT + 1))
     assert [level_of(effort.name) for effort in LADDER] == [level_of(str(effort.level)) for effort in LADDER]
     with pytest.raises(ValueError, match="deep"):
         level_of("deep")

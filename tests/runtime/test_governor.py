@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from pipeline.messages import FULL_EFFORT
+from pipeline.messages import FULL_EFFORT, LEAST_EFFORT
 from pipeline.runtime.governor import GUESSED_S, Governor
 
 MICRO_BATCH, MAX_EVENTS = 64, 256
@@ -48,30 +48,32 @@ def simulated(
         now += spent
 
 
-def capacity(level: int) -> float:
+def capacity(level: int, slower: float = 1.0) -> float:
     """Events per second of the machine at a level."""
-    return MAX_EVENTS / (OVERHEAD_S + MAX_EVENTS / MICRO_BATCH * GUESSED_S[level])
+    return MAX_EVENTS / (OVERHEAD_S + MAX_EVENTS / MICRO_BATCH * GUESSED_S[level] * slower)
 
 
-def test_a_backlog_is_worked_off_lean_and_then_all_is_learned_again() -> None:
+def test_a_backlog_is_worked_off_hurried_and_then_all_is_learned_again() -> None:
     turns = list(simulated(Governor("auto", MICRO_BATCH), 60, lambda now: 5.0, backlog=20_000))
-    assert turns[0].level == 0
+    assert turns[0].level == LEAST_EFFORT
     done = next(turn.at for turn in turns if turn.waiting < MAX_EVENTS)
-    assert done < 1.2 * 20_000 / capacity(0)
+    assert done < 1.2 * 20_000 / capacity(LEAST_EFFORT)
     assert {turn.level for turn in turns if turn.at > done + 10} == {FULL_EFFORT}
     levels = [turn.level for turn in turns]
     climbed = [level for before, level in pairwise(levels) if level != before]
-    assert climbed == [1, 2, 3, 4], "one step at a time"
+    assert climbed == [0, 1, 2, 3, 4], "one step at a time"
 
 
 @pytest.mark.parametrize("slower", [0.3, 1.0, 4.0])
-@pytest.mark.parametrize("level", range(FULL_EFFORT + 1))
+@pytest.mark.parametrize("level", range(LEAST_EFFORT, FULL_EFFORT + 1))
 def test_a_steady_load_is_learned_at_the_effort_that_keeps_up(level: int, slower: float) -> None:
-    load = 0.85 * capacity(level) / slower
+    load = 0.85 * capacity(level, slower)
     turns = [t for t in simulated(Governor("auto", MICRO_BATCH), 600, lambda now: load, slower=slower) if t.at > 60]
     assert max(turn.waiting for turn in turns) < 4 * load + MAX_EVENTS, "never more than a few seconds behind"
-    shares = [sum(turn.level == wanted for turn in turns) / len(turns) for wanted in range(FULL_EFFORT + 1)]
-    assert sum(shares[level:]) > 0.8, shares
+    shares = [
+        sum(turn.level == wanted for turn in turns) / len(turns) for wanted in range(LEAST_EFFORT, FULL_EFFORT + 1)
+    ]
+    assert sum(shares[level - LEAST_EFFORT :]) > 0.8, shares
 
 
 def test_a_level_that_cannot_be_held_is_tried_ever_more_rarely() -> None:
@@ -96,7 +98,7 @@ def test_single_events_that_cost_as_much_as_many_bring_no_one_down() -> None:
     assert {turn.level for turn in turns} == {FULL_EFFORT}
 
 
-@pytest.mark.parametrize(("wanted", "level"), [("lean", 0), ("2", 2), ("full", FULL_EFFORT)])
+@pytest.mark.parametrize(("wanted", "level"), [("hurried", LEAST_EFFORT), ("lean", 0), ("2", 2), ("full", FULL_EFFORT)])
 def test_a_level_that_is_set_is_kept(wanted: str, level: int) -> None:
     governor = Governor(wanted, MICRO_BATCH)
     assert {governor.choose(waiting, float(now)) for now, waiting in enumerate([0, 10**6, 0, 0, 5])} == {level}
