@@ -1,4 +1,4 @@
-"""The best rows of a score, as a stable sort gives them but sooner, and the ranks within a list."""
+"""The best rows of a score, as a stable sort gives them but sooner."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.learning import ordering_kernels
 from pipeline.learning.batch import top
 
-FEW = 256
+FEW = ordering_kernels.FEW
 """Up to so many are put in order by comparing all pairs; more are sorted."""
 
 
@@ -33,22 +33,3 @@ def best(score_RI: Tensor, banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
     meant_QN = torch.empty(questions, n, dtype=torch.bool)
     ordering_kernels.best_rows(score_RI.contiguous().numpy(), banned_QI.numpy(), rows_QN.numpy(), meant_QN.numpy())
     return rows_QN, meant_QN
-
-
-def ranks(value_QCS: Tensor) -> Tensor:
-    """[Q, C, S] how many of a list's candidates a column (float32) puts above each; equals share a rank.
-
-    So a column that says the same of all has no opinion, and its rank adds the same to all.
-
-    >>> ranks(torch.tensor([[[2.0], [5.0], [2.0]]])).flatten().tolist()
-    [1.0, 0.0, 1.0]
-    """
-    rank_QCS = torch.empty_like(value_QCS, memory_format=torch.contiguous_format)
-    if value_QCS.shape[1] > FEW:
-        falling, ordered = torch.sort(value_QCS, dim=1, descending=True, stable=True)
-        places = torch.arange(value_QCS.shape[1], dtype=value_QCS.dtype)[None, :, None].expand_as(value_QCS)
-        first = torch.cat([torch.ones_like(falling[:, :1], dtype=torch.bool), falling[:, 1:] != falling[:, :-1]], dim=1)
-        shared = torch.where(first, places, 0).cummax(1).values
-        return rank_QCS.scatter_(1, ordered, shared)
-    ordering_kernels.ranks_within(value_QCS.numpy(), rank_QCS.numpy())
-    return rank_QCS

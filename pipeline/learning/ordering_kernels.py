@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 LEAST = np.int32(-(2**31))
+FEW = 256
 
 
 @njit(cache=True, nogil=True)
@@ -107,22 +108,16 @@ def best_rows(score_RI, banned_QI, found_QN, meant_QN):
 
 
 @njit(cache=True, nogil=True)
-def ranks_within(value_QCS, rank_QCS):
-    """Rank of each candidate in its list and column: how many are greater; equals share it."""
-    questions, size, columns = value_QCS.shape
-    value, rank = np.empty(size, np.float32), np.empty(size, np.int32)
-    for q in range(questions):
-        for s in range(columns):
-            for c in range(size):
-                value[c] = value_QCS[q, c, s]
-            _above_each(value, size, rank)
-            for c in range(size):
-                rank_QCS[q, c, s] = rank[c]
-
-
-@njit(cache=True, nogil=True)
 def _above_each(value, n, rank):
     """rank[c] = how many of the first n values are greater than the c-th."""
+    if n > FEW:
+        order = np.argsort(-value[:n], kind="mergesort")
+        above = np.int32(0)
+        for place in range(n):
+            if place > 0 and value[order[place]] < value[order[place - 1]]:
+                above = np.int32(place)
+            rank[order[place]] = above
+        return
     for c in range(n):
         mine = value[c]
         above = np.int32(0)

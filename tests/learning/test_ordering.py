@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.learning.ordering import FEW, best, ranks
+from pipeline.learning.ordering import FEW, best
+from pipeline.learning.ordering_kernels import compare
 
 
 def scores(seed: int, shape: tuple[int, ...]) -> Tensor:
@@ -51,8 +52,19 @@ def test_of_no_items_none_are_best() -> None:
 
 
 @pytest.mark.parametrize("seed", range(36))
-@pytest.mark.parametrize("size", [1, 20, 120, FEW + 1])
-def test_a_rank_is_how_many_are_greater(seed: int, size: int) -> None:
-    value_QCS = scores(seed, (2, size, 3))
-    greater_QCCS = value_QCS[:, None, :, :] > value_QCS[:, :, None, :]
-    assert torch.equal(ranks(value_QCS).long(), greater_QCCS.sum(2))
+@pytest.mark.parametrize("size", [2, 20, 120, FEW + 1, 700])
+def test_a_rank_is_how_many_of_those_present_are_greater(seed: int, size: int) -> None:
+    value_QCS = scores(seed, (2, size, 3)).clamp(-1e9, 1e9)
+    present_QC = torch.rand(2, size, generator=torch.Generator().manual_seed(seed)) < (0.5, 1)[seed % 2]
+    value_QCS[:, 0], present_QC[:, 0] = 5.0, True  # so that hardly a column says the same of all
+    out_QCK = torch.empty(2, size, 6)
+    places = torch.arange(1, size + 1).float()
+    compare(
+        value_QCS.numpy(), present_QC.numpy(), torch.ones(3, dtype=torch.bool).numpy(), 1e-12, places.numpy(),
+        out_QCK.numpy(),
+    )  # fmt: skip
+    greater_QCCS = (value_QCS[:, None, :, :] > value_QCS[:, :, None, :]) & present_QC[:, None, :, None]
+    rank_QCS = torch.where(present_QC[:, :, None], 1 + greater_QCCS.sum(2), 0)
+    there_QCS = value_QCS.masked_fill(~present_QC[:, :, None], torch.nan)
+    varied_Q1S = there_QCS.nan_to_num(-torch.inf).amax(1, True) != there_QCS.nan_to_num(torch.inf).amin(1, True)
+    assert torch.equal(out_QCK[:, :, 3:].long(), rank_QCS * varied_Q1S)
