@@ -73,7 +73,9 @@ def test_a_steady_load_is_learned_at_the_effort_that_keeps_up(level: int, slower
     shares = [
         sum(turn.level == wanted for turn in turns) / len(turns) for wanted in range(LEAST_EFFORT, FULL_EFFORT + 1)
     ]
-    assert sum(shares[level - LEAST_EFFORT :]) > 0.8, shares
+    # Where a few micro-batches take seconds a level less is preferred to such a wait.
+    held = max(level - (slower > 1), LEAST_EFFORT)
+    assert sum(shares[held - LEAST_EFFORT :]) > 0.8, shares
 
 
 def test_a_level_that_cannot_be_held_is_tried_ever_more_rarely() -> None:
@@ -116,7 +118,7 @@ def test_much_that_a_restart_would_do_again_is_learned_lean_until_it_is_saved() 
 def test_one_slow_epoch_is_forgotten() -> None:
     governor = Governor("auto", MICRO_BATCH)
     governor.learned(FULL_EFFORT, 10, 5.0)
-    assert governor.choose(10, 0.0) < FULL_EFFORT
+    assert governor.choose(100, 0.0) < FULL_EFFORT
     for _ in range(40):
         governor.learned(governor.level, 10, 0.05)
-    assert [governor.choose(10, now) for now in (10.0, 20.0, 30.0, 40.0)][-1] == FULL_EFFORT
+    assert [governor.choose(10, float(now)) for now in range(10, 80, 10)][-1] == FULL_EFFORT
