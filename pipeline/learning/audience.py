@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.learning.arena import Ids, grown
 from pipeline.learning.batch import NO_ITEM
+from pipeline.learning.dues import Dues
 from pipeline.learning.users import NEVER, Users
 from pipeline.settings import Publishing
 
@@ -29,6 +30,7 @@ class Audience:
 
     def __init__(self, users: Users, settings: Publishing) -> None:
         self._users = users
+        self._dues = Dues(users)
         self._settings = settings
         self.similar_due_I = torch.zeros(64, dtype=torch.bool)
         self.similar_at_I = torch.full((64,), UNPUBLISHED, dtype=torch.int64)
@@ -57,7 +59,7 @@ class Audience:
         fresh = newest_ms >= clock - int(self._settings.max_age_s * 1000)
         ready = (self._users.published_U[users] + int(self._settings.min_interval_s * 1000)).clamp(min=clock)
         due = torch.where(fresh, ready, torch.full_like(ready, AFTER_BACKFILL))
-        self._users.due_U[users] = torch.minimum(self._users.due_U[users], due)
+        self._dues.lower(users, due)
 
     def withdrawn(self, rows: Tensor, clock: int) -> None:
         """Items that may no longer be shown: every list that shows one is due now."""
@@ -66,7 +68,8 @@ class Audience:
         self.trending_stale |= self.trending_at > UNPUBLISHED
         self.similar_stale_I |= torch.isin(self.similar_IN, rows.to(torch.int32)).any(1)
         hit_U = torch.isin(self._users.shown_UN, rows.to(torch.int32)).any(1)
-        self._users.due_U[hit_U] = torch.minimum(self._users.due_U[hit_U], torch.tensor(clock))
+        hit = torch.nonzero(hit_U).flatten()
+        self._dues.lower(hit, torch.full_like(hit, clock))
 
     def owe(self, users: Iterable[str], items: Iterable[str], catalogue: Ids, clock: int) -> None:
         """A rewind made what was published of these obsolete: new lists are due, or tombstones where none has a place.
@@ -76,7 +79,7 @@ class Audience:
         for user in sorted(users):
             row = self._users.ids.find(user)
             if row >= 0 and (self._users.published_U[row] > UNPUBLISHED or self._users.due_U[row] < NEVER):
-                self._users.due_U[row] = min(int(self._users.due_U[row]), clock)
+                self._dues.lower(torch.tensor([row]), torch.tensor([clock]))
             else:
                 self._orphans[0].append(user)
         rows = {item: catalogue.find(item) for item in sorted(items)}
@@ -100,20 +103,19 @@ class Audience:
 
     def due(self, clock: int, live: bool) -> list[int]:
         """Rows that get their lists now; they are no longer due."""
-        ready = torch.nonzero(self._users.due_U <= clock).flatten()[:MAX_LISTS_PER_EPOCH]
+        ready = self._dues.until(clock)[:MAX_LISTS_PER_EPOCH]
         if live:
-            waiting = torch.nonzero(self._users.due_U == AFTER_BACKFILL).flatten()
-            ready = torch.cat([ready, waiting[: self._settings.catch_up_lists]])
-        self._users.due_U[ready] = NEVER
+            ready = torch.cat([ready, self._dues.exactly(AFTER_BACKFILL)[: self._settings.catch_up_lists]])
+        self._dues.never(ready)
         self._users.published_U[ready] = clock
         return ready.tolist()
 
     def next_due(self) -> int | None:
         """When, by the clock, a list is due without any event; None if none is."""
         stale = bool(self.trending_stale) or bool(self.similar_stale_I.any())
-        if stale or any(self._orphans) or bool((self._users.due_U == AFTER_BACKFILL).any()):
+        if stale or any(self._orphans) or self._dues.any_exactly(AFTER_BACKFILL):
             return 0
-        earliest = int(self._users.due_U.min())
+        earliest = self._dues.earliest()
         return None if earliest == NEVER else earliest
 
     def shown(self, user: int, rows: list[int]) -> None:
@@ -177,6 +179,7 @@ class Audience:
         """The inverse of `state`."""
         for name in _STATE:
             setattr(self, name, tensors[f"audience.{name}"].clone())
+        self._dues.follow()
         self._orphans = ([], [])
         if "audience.orphans" in tensors:  # not in snapshots from before there were rewinds
             raw = tensors["audience.orphans"].numpy().tobytes()

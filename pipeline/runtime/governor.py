@@ -24,7 +24,8 @@ class Governor:
     """Keeps what waits below 0.6 seconds of work, by the greatest effort that does.
 
     Down at once, as far as it takes; up one level when for a while less than
-    0.3 seconds of work have waited. What fits into one micro-batch does not wait, however long that takes. An upper level that could not be held for
+    0.3 seconds of work have waited. What fits into one micro-batch does not
+    wait, however long that takes. An upper level that could not be held for
     ten seconds is tried again after twice as long a while. So under a steady
     load it stays at the level that just keeps up, and in a quiet hour at full effort.
     Work is counted in micro-batches: one of a single event takes nearly as long as a full one.
