@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from pipeline.runtime import composition
 from pipeline.runtime.runner import Health
 from pipeline.runtime.service import serve
 from pipeline.runtime.serving import HttpServer, application
@@ -64,7 +65,10 @@ def test_health_is_told_without_it(server: HttpServer) -> None:
     ("metrics", "warned"),
     [({"host": "0.0.0.0"}, True), ({"host": "0.0.0.0", "token": TOKEN}, False), ({"host": "127.0.0.1"}, False)],
 )
-def test_an_open_address_without_a_token_is_warned_of_once(metrics: dict[str, Any], warned: bool, caplog: Any) -> None:
+def test_an_open_address_without_a_token_is_warned_of_once(
+    metrics: dict[str, Any], warned: bool, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(composition, "KAFKA_WAIT_S", 0.2)
     settings = Settings.model_validate({"kafka": {"bootstrap": "127.0.0.1:1"}, "metrics": {"port": 0, **metrics}})
     with caplog.at_level(logging.WARNING), suppress(ConnectionError):
         serve(settings, None, threading.Event())

@@ -209,7 +209,7 @@ class Consumer:
         self._paused: set[KafkaPartition] = set()
         self._ends: dict[KafkaPartition, int] = {}
         self._turn = 0
-        self._fetcher = SimpleNamespace()
+        self._fetcher = SimpleNamespace(config={})
 
     def assign(self, partitions: Iterable[KafkaPartition]) -> None:
         self._at = dict.fromkeys(partitions)
