@@ -34,6 +34,7 @@ from kafka.structs import OffsetAndMetadata  # noqa: E402
 from service import Service, write_settings  # noqa: E402
 
 from consumers.file import read_jsonl  # noqa: E402
+from pipeline.messages import FULL_EFFORT, LEAST_EFFORT  # noqa: E402
 from pipeline.runtime.broker import start_broker  # noqa: E402
 from pipeline.settings import Settings, load_settings  # noqa: E402
 from producers.kafka_topics import create_topics  # noqa: E402
@@ -198,7 +199,8 @@ def measured(bootstrap: str, folder: Path, data: Path, first: int, effort: str) 
     epochs, metrics = learned(place, items, events)
     seconds = (epochs[-1].at - epochs[0].at) / 1000
     lists = [value for epoch in epochs for _, _, value in epoch.lists]
-    levels = {level: metrics.get(f'headrace_effort_events_total{{level="{level}"}}', 0.0) for level in range(5)}
+    of_level = 'headrace_effort_events_total{{level="{}"}}'
+    levels = {n: metrics.get(of_level.format(n), 0.0) for n in range(LEAST_EFFORT, FULL_EFFORT + 1)}
     return Round(
         headrace=sum(epoch.events for epoch in epochs[1:]) / seconds,
         bare=bare(place.settings, epochs),
