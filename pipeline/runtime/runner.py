@@ -28,6 +28,7 @@ from pipeline.epochs.poison import MemoryNote, Note, StepFailed, Trials, said
 from pipeline.epochs.processor import Applied, Processor
 from pipeline.epochs.recovery import Identity, Recovered, overtaken, recover
 from pipeline.epochs.replay import Progress
+from pipeline.learning.effort import BY_LEVEL
 from pipeline.messages import Manifest, Poisoned, Record, TopicPartition
 from pipeline.ports import Clock, ColdDamaged, CommitUnknown, Fenced, Sink, SnapshotStore, Source
 from pipeline.runtime.desk import Desk
@@ -258,7 +259,7 @@ class Runner:
 
     def _poll(self, source: Source) -> list[Record]:
         epochs = self._parts.settings.epochs
-        most = self._trials.most(epochs.max_events)
+        most = self._trials.most(epochs.max_events * BY_LEVEL[self._governor.level].batch)
         # Of a few events at a time a restart has nearly as much to do again as of many.
         linger_s = max(epochs.linger_ms / 1000, GATHER_S if self._governor.saves(self._writer.unsaved_s) else 0.0)
         records = source.poll(most, IDLE_POLL_S)

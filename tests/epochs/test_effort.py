@@ -58,6 +58,17 @@ def test_the_effort_that_is_set_stands_in_every_epochs_manifest(level: int) -> N
     judge(WholeLog(shard), shard.settings)
 
 
+def test_a_hurried_epoch_takes_four_times_as_many_records() -> None:
+    most = {}
+    for level in ("lean", "hurried"):
+        shard = Shard(tiny_settings(learning={"effort": level}, epochs={"max_events": 5}), partitions=1)
+        for n in range(60):
+            shard.event(f"u{n % 7}", f"i{n % 4}")
+        shard.run()
+        most[level] = max(manifest.counts.consumed for manifest in shard.manifests())
+    assert most == {"lean": 5, "hurried": 20}
+
+
 def test_a_manifest_of_before_there_were_efforts_means_full(changing: Shard) -> None:
     (manifest, *_) = changing.manifests()
     old = json.loads(encode(manifest))
