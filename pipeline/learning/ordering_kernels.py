@@ -163,3 +163,44 @@ def compare(value_QCS, present_QC, asked_S, noise, place_C, out_QCK):
             _above_each(value, n, rank)
             for c in range(n):
                 out_QCK[q, here[c], columns + s] = place_C[rank[c]]
+
+
+@njit(cache=True, nogil=True)
+def _reaching(score_I, banned_I, floor):
+    """How many of those not banned have at least this score."""
+    found = 0
+    for i in range(banned_I.shape[0]):
+        found += (score_I[i] >= floor) & (not banned_I[i])
+    return found
+
+
+@njit(cache=True, nogil=True)
+def ranks_of(score_RI, banned_QI, target_Q, rank_Q):
+    """1-based rank of each target, a tie counting against it; 0 for a banned or unknown one."""
+    for q in range(banned_QI.shape[0]):
+        target, r = target_Q[q], q if score_RI.shape[0] > 1 else 0
+        known = target < banned_QI.shape[1] and not banned_QI[q, target]
+        rank_Q[q] = _reaching(score_RI[r], banned_QI[q], score_RI[r, target]) if known else 0
+
+
+@njit(cache=True, nogil=True)
+def pooled_ranks(score_QC, rows_QC, rest_RI, banned_QI, target_Q, rank_Q):
+    """As `ranks_of`, where candidates (score above -inf) come first, then the others by `rest_RI`."""
+    for q in range(banned_QI.shape[0]):
+        target, r = target_Q[q], q if rest_RI.shape[0] > 1 else 0
+        rank_Q[q] = 0
+        if target >= banned_QI.shape[1] or banned_QI[q, target]:
+            continue
+        own, floor = -np.inf, rest_RI[r, target]
+        for c in range(score_QC.shape[1]):
+            if rows_QC[q, c] == target and score_QC[q, c] > own:
+                own = score_QC[q, c]
+        if own == -np.inf:
+            rank_Q[q] = _reaching(rest_RI[r], banned_QI[q], floor)
+        for c in range(score_QC.shape[1]):
+            # A candidate stands before the target by its score, or for being one; then it is not counted twice.
+            row = rows_QC[q, c]
+            if score_QC[q, c] > own:
+                rank_Q[q] += 1 - (own == -np.inf and rest_RI[r, row] >= floor and not banned_QI[q, row])
+            elif score_QC[q, c] == own and own > -np.inf:
+                rank_Q[q] += 1

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.learning.batch import top
+from pipeline.learning import ordering
+from pipeline.learning import ordering_kernels as kernels
 
 
 @dataclass(frozen=True)
@@ -56,26 +59,30 @@ def rank_of(score_QI: Tensor, banned_QI: Tensor, target_Q: Tensor) -> Tensor:
     >>> rank_of(torch.tensor([[.5, .9, .5]]), torch.zeros(1, 3, dtype=torch.bool), torch.tensor([0]))
     tensor([3])
     """
-    items = score_QI.shape[1]
-    known_Q = target_Q < items
-    place_Q1 = target_Q.clamp(max=max(items - 1, 0))[:, None]
-    if items == 0:
-        return torch.zeros_like(target_Q)
-    target_Q1 = score_QI.gather(1, place_Q1)
-    above_Q = ((score_QI >= target_Q1) & ~banned_QI).sum(1)
-    return torch.where(known_Q & ~banned_QI.gather(1, place_Q1)[:, 0], above_Q, 0)
+    rank_Q = torch.zeros_like(target_Q)
+    kernels.ranks_of(_rows(score_QI), banned_QI.numpy(), target_Q.numpy(), rank_Q.numpy())
+    return rank_Q
 
 
 def pooled_rank(score_QC: Tensor, rows_QC: Tensor, rest_QI: Tensor, banned_QI: Tensor, target_Q: Tensor) -> Tensor:
     """[Q] as `rank_of` where candidates come first by score, then the rest of the catalogue by `rest_QI`."""
-    floor_Q1 = score_QC.masked_fill(score_QC == -torch.inf, torch.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0)
-    whole_QI = rest_QI - rest_QI.amax(1, keepdim=True) - 1 + floor_Q1
-    merged_QI = whole_QI.scatter_reduce(1, rows_QC, score_QC, "amax")
-    return rank_of(merged_QI, banned_QI, target_Q)
+    rank_Q = torch.zeros_like(target_Q)
+    kernels.pooled_ranks(
+        score_QC.numpy(), rows_QC.long().numpy(), _rows(rest_QI), banned_QI.numpy(), target_Q.numpy(), rank_Q.numpy()
+    )
+    return rank_Q
 
 
 def best(score_QI: Tensor, banned_QI: Tensor, n: int) -> Tensor:
     """[Q, n] the rows of a whole-catalogue ranking; -1 where fewer may stand."""
-    score_QI = score_QI.masked_fill(banned_QI, -torch.inf)
-    rows_QN = top(score_QI, n)
-    return rows_QN.masked_fill(score_QI.gather(1, rows_QN) == -torch.inf, -1)
+    shared_RI = torch.from_numpy(_rows(score_QI))
+    rows_QN, _ = ordering.best(shared_RI, banned_QI, n)
+    gone_QN = banned_QI.gather(1, rows_QN) | (score_QI.gather(1, rows_QN) == -torch.inf)
+    return rows_QN.masked_fill(gone_QN, -1)
+
+
+def _rows(score_QI: Tensor) -> NDArray[np.float32]:
+    """One row where all questions share it."""
+    shared = len(score_QI) > 1 and score_QI.stride(0) == 0
+    rows: NDArray[np.float32] = (score_QI[:1] if shared else score_QI.contiguous()).numpy()
+    return rows
