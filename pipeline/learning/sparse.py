@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,18 +17,21 @@ SPARE = 512
 """Rows of a shared order beyond those wanted, for what is banned to one user or another."""
 
 
-class Scratch:
-    """Room for one number of each item, all alike between two uses: to clear it costs what was used of it."""
+class Scratch(threading.local):
+    """Room for one number of each item, all alike between two uses: to clear it costs what was used of it.
+
+    Each thread has its own: kernels run without the GIL.
+    """
 
     def __init__(self, fill: float, dtype: type[np.generic], width: tuple[int, ...] = ()) -> None:
         self._fill = fill
-        self._width = width
         self._room = np.full((0, *width), fill, dtype=dtype)
 
     def of(self, items: int) -> NDArray[np.generic]:
         """At least so many rows, as they were left."""
         if items > len(self._room):
-            self._room = np.full((max(items, 2 * len(self._room)), *self._width), self._fill, dtype=self._room.dtype)
+            shape = (max(items, 2 * len(self._room)), *self._room.shape[1:])
+            self._room = np.full(shape, self._fill, dtype=self._room.dtype)
         return self._room
 
 
