@@ -89,7 +89,8 @@ class _Trial(msgspec.Struct):
 class Trials:
     """Which records the next attempt may take, and which of them are known to be poison. Not thread-safe.
 
-    For each attempt `begin`, then `failed` or `survived`, then `committed` once it is.
+    For each attempt `begin`, then `failed` or `survived`, then `committed` once it is. While all is `calm` the
+    next attempt may begin before that, and `committed` be left out.
     """
 
     def __init__(self, note: Note) -> None:
@@ -108,6 +109,11 @@ class Trials:
     def suspecting(self) -> bool:
         """Whether a batch has failed of which not all records are learned yet."""
         return self._trial.suspects > 0
+
+    @property
+    def calm(self) -> bool:
+        """Whether no record is suspected, and none that was set apart is still to come, or the last to be committed."""
+        return not (self._trial.suspects or self._trial.in_a_row or self._trial.condemned)
 
     @property
     def halving(self) -> bool:
