@@ -148,10 +148,13 @@ def _load(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> tuple[
         with _quiet():
             config = AutoConfig.from_pretrained(files.folder, **local)
             tokenizer = AutoTokenizer.from_pretrained(files.folder, **local)
+            # While it loads, transformers makes `dtype` torch's default for all threads, a learner's too: so float32.
             model, report = _family(config).from_pretrained(
-                files.folder, dtype=dtype, output_loading_info=True, use_safetensors=True, **local
+                files.folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **local
             )
             model = model.to(device).eval()
+            for parameter in model.parameters():  # Buffers, as of rotary positions, stay exact.
+                parameter.data = parameter.data.to(dtype)
     except _LOADING_FAULTS as error:
         reason = " ".join(str(error).split())[:500]
         raise UnusableModel(f"{files.folder}: cannot be loaded: {reason}") from error

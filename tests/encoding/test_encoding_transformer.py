@@ -278,6 +278,17 @@ def test_torch_is_left_as_it_was(chinese_bert: Path) -> None:
     assert torch.is_grad_enabled() == grad
 
 
+def test_while_a_model_loads_other_threads_compute_as_ever(
+    minilm_folder: Path, chinese_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = set()
+    monkeypatch.setattr(torch, "set_default_dtype", defaults.add)
+    for folder in (minilm_folder, chinese_bert):
+        encoder = TransformerEncoder(Encoding(model=str(folder), dtype="bfloat16", device="cpu"))
+        assert {parameter.dtype for parameter in encoder._model.parameters()} == {torch.bfloat16}
+    assert defaults == {torch.float32}
+
+
 def test_loading_and_encoding_say_nothing(minilm_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     fp32(minilm_folder).encode(["a", "word " * 2000])
     assert capfd.readouterr() == ("", "")
