@@ -58,11 +58,8 @@ def ask(scorers: Sequence[Scorer], questions: Questions, absent: Collection[str]
     return Answers(tuple(scorers), tuple(answers))
 
 
-def candidates(answers: Answers, banned_QI: Tensor, filler_I: Tensor, order: Order, n: int) -> tuple[Tensor, Tensor]:
-    """[Q, n] rows and whether each may stand: reciprocal-rank fusion (Cormack et al. 2009), filled up by popularity.
-
-    `order` is that of the counts `filler_I`.
-    """
+def candidates(answers: Answers, banned_QI: Tensor, popular: Order, n: int) -> tuple[Tensor, Tensor]:
+    """[Q, n] rows and whether each may stand: reciprocal-rank fusion (Cormack et al. 2009), filled up by popularity."""
     rows, shares = [], []
     for answer, column, proposes in answers.columns():
         if proposes == 0:
@@ -70,7 +67,7 @@ def candidates(answers: Answers, banned_QI: Tensor, filler_I: Tensor, order: Ord
         rows_QN, meant_QN = answer.propose(column, proposes, banned_QI)
         rows.append(rows_QN)
         shares.append(meant_QN / (FUSION + torch.arange(rows_QN.shape[1], dtype=torch.float32)))
-    filler_I = FILLER * (1 + torch.log1p(filler_I))
-    rows_QC, present_QC = fused(torch.cat(rows, dim=1), torch.cat(shares, dim=1), filler_I, order, banned_QI, n)
+    filler_I = FILLER * (1 + torch.log1p(popular.score_I))
+    rows_QC, present_QC = fused(torch.cat(rows, dim=1), torch.cat(shares, dim=1), filler_I, popular, banned_QI, n)
     short = (0, n - rows_QC.shape[1])
     return pad(rows_QC, short), pad(present_QC, short)

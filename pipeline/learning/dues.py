@@ -70,14 +70,10 @@ class Dues:
 
     def _due(self) -> NDArray[np.int64]:
         due_U: NDArray[np.int64] = self._users.due_U.numpy()
-        blocks = -(-len(due_U) // BLOCK)
-        if len(self._least_K) == 0:
-            padded = np.full(blocks * BLOCK, NEVER)
-            padded[: len(due_U)] = due_U
-            self._least_K = padded.reshape(blocks, BLOCK).min(1)
-        elif len(self._least_K) < blocks:
-            # Rows that are new are not due.
-            self._least_K = np.concatenate([self._least_K, np.full(blocks - len(self._least_K), NEVER)])
+        known, blocks = len(self._least_K), -(-len(due_U) // BLOCK)
+        if known < blocks:
+            self._least_K = np.concatenate([self._least_K, np.full(blocks - known, NEVER)])
+            self._look_again(np.arange(known, blocks))
         return due_U
 
     def _least(self) -> NDArray[np.int64]:

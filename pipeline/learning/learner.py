@@ -149,9 +149,8 @@ class Learner:
 
     def rank(self, questions: Questions, answers: Answers, banned_QI: Tensor) -> Predictions:
         """The answers' candidates under a (further) ban, scored by the dynamic weights."""
-        items = banned_QI.shape[1]
-        filler_I, order = self.popularity.count_HI[FILLER, :items], self.popularity.order(FILLER, items)
-        rows_QC, present_QC = candidates(answers, banned_QI, filler_I, order, self.settings.learning.candidates)
+        popular = self.popularity.order(FILLER, banned_QI.shape[1])
+        rows_QC, present_QC = candidates(answers, banned_QI, popular, self.settings.learning.candidates)
         return self.weigh(questions, answers, rows_QC, present_QC)
 
     def weigh(self, questions: Questions, answers: Answers, rows_QC: Tensor, present_QC: Tensor) -> Predictions:

@@ -32,7 +32,7 @@ def _rank_each(value, n, rank):
 
 
 @njit(cache=True, nogil=True)
-def _floor(key, wanted):
+def floor_of(key, wanted):
     """A key that at least `wanted` reach: dealt into so many hands, the least of the hands' greatest."""
     greatest = key[:wanted].copy()
     for start in range(wanted, key.shape[0], wanted):
@@ -81,7 +81,7 @@ def best_rows(score_RI, banned_QI, found_QN, meant_QN):
             b = bits[r, i]
             b = b if b >= 0 else (np.int32(0) if b == LEAST else b ^ np.int32(0x7FFFFFFF))
             key[i] = LEAST if banned_QI[q, i] else b
-        floor, size = _floor(key, wanted), 0
+        floor, size = floor_of(key, wanted), 0
         for i in range(items):
             if key[i] >= floor:
                 row[size] = i

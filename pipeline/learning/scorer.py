@@ -11,7 +11,6 @@ from torch import Tensor
 from pipeline.learning.batch import History, Interactions, Questions, Shown, nothing_shown
 from pipeline.learning.effort import FULL, Effort
 from pipeline.learning.ordering import best
-from pipeline.learning.sparse import Order
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,7 @@ class DenseAnswer:
 
     def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        score_RI = self._scores[column]
-        if len(score_RI) == 1:
-            return Order(score_RI[0]).best(banned_QI, n)
-        return best(score_RI, banned_QI, n)
+        return best(self._scores[column], banned_QI, n)
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""
@@ -90,6 +86,26 @@ class DenseAnswer:
     def whole(self, column: int) -> Tensor:
         """[Q, I] the column."""
         return self._scores[column].expand(self._questions, -1)
+
+
+class RowsAnswer:
+    """An answer that works out the rows that are asked for (`at`): only to propose looks at the whole catalogue."""
+
+    def __init__(self, questions: int, items: int) -> None:
+        self._questions = questions
+        self._items = items
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, S] scores of these rows."""
+        raise NotImplementedError
+
+    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+        """[Q, n] best rows, and whether each is meant."""
+        return best(self.whole(column), banned_QI, n)
+
+    def whole(self, column: int) -> Tensor:
+        """[Q, I] the column."""
+        return self.at(torch.arange(self._items).expand(self._questions, -1))[:, :, column]
 
 
 class EmptyAnswer:

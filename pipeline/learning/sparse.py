@@ -54,9 +54,6 @@ def room_for(most_Q: NDArray[np.int64], items: int, scores: int) -> Listed:
     )  # fmt: skip
 
 
-_Arrays = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
-
-
 class SparseAnswer:
     """Of all items that it does not name it says 0. Scores are at least 0."""
 
@@ -68,32 +65,29 @@ class SparseAnswer:
 
     def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        found_QN, meant_QN = places(banned_QI, n)
-        start_Q, size_Q, row_T, score_TS = self._arrays()
+        listed, (found_QN, meant_QN) = self._listed, places(banned_QI, n)
         kernels.best_listed(
-            start_Q, size_Q, row_T, score_TS, column, banned_QI.numpy(), found_QN.numpy(), meant_QN.numpy()
-        )
+            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, column, banned_QI.numpy(),
+            found_QN.numpy(), meant_QN.numpy(),
+        )  # fmt: skip
         return found_QN, meant_QN
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""
-        out_QCS = torch.empty(*rows_QC.shape, self._listed.score_TS.shape[1])
-        start_Q, size_Q, row_T, score_TS = self._arrays()
+        listed = self._listed
+        out_QCS = torch.empty(*rows_QC.shape, listed.score_TS.shape[1])
         kernels.look_up(
-            start_Q, size_Q, row_T, score_TS, rows_QC.numpy(), self._place.of(self._items), out_QCS.numpy()
-        )
+            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, rows_QC.numpy(),
+            self._place.of(self._items), out_QCS.numpy(),
+        )  # fmt: skip
         return out_QCS
 
     def whole(self, column: int) -> Tensor:
         """[Q, I] the column."""
-        out_QI = torch.zeros(len(self._listed.start_Q), self._items)
-        start_Q, size_Q, row_T, score_TS = self._arrays()
-        kernels.spread(start_Q, size_Q, row_T, score_TS, column, out_QI.numpy())
-        return out_QI
-
-    def _arrays(self) -> _Arrays:
         listed = self._listed
-        return listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS
+        out_QI = torch.zeros(len(listed.start_Q), self._items)
+        kernels.spread(listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, column, out_QI.numpy())
+        return out_QI
 
 
 class Order:
@@ -101,14 +95,14 @@ class Order:
 
     def __init__(self, score_I: Tensor) -> None:
         """Scores not NaN; what is -inf or 0 is meant by nobody."""
+        self.score_I = score_I
         self.items = len(score_I)
-        self._score_I = score_I.numpy()
         self._sorted_N = np.zeros(0, np.int64)
 
     def first(self, n: int) -> NDArray[np.int64]:
         """At least the first n rows, or all."""
         if len(self._sorted_N) < min(n, self.items):
-            self._sorted_N = falling(self._score_I, max(n, 4 * len(self._sorted_N)))
+            self._sorted_N = falling(self.score_I.numpy(), n)
         return self._sorted_N
 
     def walk(self, n: int, kernel: Callable[[NDArray[np.int64], bool], bool]) -> None:
@@ -125,7 +119,7 @@ class Order:
         found_QN, meant_QN = places(banned_QI, n)
 
         def take(order_N: NDArray[np.int64], complete: bool) -> bool:
-            there_N = self._score_I[order_N]
+            there_N = self.score_I.numpy()[order_N]
             good_N = (there_N != 0) & (there_N > -np.inf)
             enough = kernels.best_shared(
                 order_N, good_N, complete, banned_QI.numpy(), found_QN.numpy(), meant_QN.numpy()

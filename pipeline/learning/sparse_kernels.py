@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from pipeline.learning.ordering_kernels import floor_of
+
 
 @njit(cache=True, nogil=True)
 def key_of(score, row):
@@ -25,27 +27,25 @@ def row_of(key):
 
 
 @njit(cache=True, nogil=True)
-def greatest_first(key, n, wanted):
-    """The greatest of the first n keys, falling; at most `wanted`. Moves keys."""
+def put_best(key, n, found_N, meant_N):
+    """Fill in the rows of the greatest of the first n keys, greatest first, and whether each place has one."""
+    wanted = found_N.shape[0]
     if n > 2 * wanted:
-        # Dealt into so many hands, the least of the hands' greatest: at least `wanted` reach it.
-        greatest = key[:wanted].copy()
-        for start in range(wanted, n, wanted):
-            for hand in range(min(wanted, n - start)):
-                greatest[hand] = max(greatest[hand], key[start + hand])
-        floor, size = greatest.min(), 0
+        floor, size = floor_of(key[:n], wanted), 0
         for at in range(n):
             if key[at] >= floor:
                 key[size] = key[at]
                 size += 1
         n = size
-    return np.sort(key[:n])[::-1][:wanted]
+    best = np.sort(key[:n])[::-1]
+    for place in range(wanted):
+        meant_N[place] = place < n
+        found_N[place] = row_of(best[place]) if place < n else 0
 
 
 @njit(cache=True, nogil=True)
 def best_listed(start_Q, size_Q, row_T, score_TS, column, banned_QI, found_QN, meant_QN):
     """Per question the rows of the greatest scores above 0 that are not banned; whether a place has one."""
-    wanted = found_QN.shape[1]
     key = np.empty(size_Q.max() if size_Q.shape[0] else 0, np.int64)
     for q in range(size_Q.shape[0]):
         n = 0
@@ -53,11 +53,7 @@ def best_listed(start_Q, size_Q, row_T, score_TS, column, banned_QI, found_QN, m
             if score_TS[t, column] > 0 and not banned_QI[q, row_T[t]]:
                 key[n] = key_of(score_TS[t, column], row_T[t])
                 n += 1
-        best = greatest_first(key, n, wanted)
-        for place in range(wanted):
-            there = place < best.shape[0]
-            found_QN[q, place] = row_of(best[place]) if there else 0
-            meant_QN[q, place] = there
+        put_best(key, n, found_QN[q], meant_QN[q])
 
 
 @njit(cache=True, nogil=True)
@@ -88,7 +84,7 @@ def best_of_near(item_QL, wanted_QL, near_IN, cosine_IN, banned_QI, most_I, foun
 
     `most_I` is 0 everywhere, and so it is again afterwards.
     """
-    items, wanted = banned_QI.shape[1], found_QN.shape[1]
+    items = banned_QI.shape[1]
     met = np.empty(item_QL.shape[1] * near_IN.shape[1], np.int64)
     key = np.empty(met.shape[0], np.int64)
     for q in range(item_QL.shape[0]):
@@ -110,11 +106,7 @@ def best_of_near(item_QL, wanted_QL, near_IN, cosine_IN, banned_QI, most_I, foun
         for n in range(m):
             key[n] = key_of(most_I[met[n]], met[n])
             most_I[met[n]] = 0
-        best = greatest_first(key, m, wanted)
-        for place in range(wanted):
-            there = place < best.shape[0]
-            found_QN[q, place] = row_of(best[place]) if there else 0
-            meant_QN[q, place] = there
+        put_best(key, m, found_QN[q], meant_QN[q])
 
 
 @njit(cache=True, nogil=True)
@@ -176,9 +168,5 @@ def fuse(rows_QP, share_QP, filler_I, order_N, complete, banned_QI, sum_I, found
             sum_I[touched[t]] = -1
         if filled < wanted and not complete:
             return False
-        best = greatest_first(key, n, wanted)
-        for place in range(wanted):
-            there = place < best.shape[0]
-            found_QC[q, place] = row_of(best[place]) if there else 0
-            present_QC[q, place] = there
+        put_best(key, n, found_QC[q], present_QC[q])
     return True

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/idle.py --data DIR [--seconds 60]
 
-DIR holds items.jsonl.gz, see `convert.py`. One process, `headrace run --stage learner`, default
+DIR holds items.jsonl.gz and events.jsonl.gz, see `convert.py`. One process, `headrace run --stage learner`, default
 settings, that has learned some thousand events; some seconds after the last of them its processor
 seconds are counted, by thread. What else runs on the machine makes them more, never less.
 """

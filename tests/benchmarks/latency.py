@@ -2,7 +2,7 @@
 
     python tests/benchmarks/latency.py --data DIR [--rates 250] [--seconds 15] [--rounds 3]
 
-DIR holds items.jsonl.gz, see `convert.py`. One process, `headrace run --stage learner`, default
+DIR holds items.jsonl.gz and events.jsonl.gz, see `convert.py`. One process, `headrace run --stage learner`, default
 settings, its items embedded before; it starts on a backlog, whose pace is the load that it can
 carry. Then, in every round, events of users who follow one another in turn are sent at each rate
 and at half of that load: to the learner, and to a bare loop in a process of its own, which reads
@@ -28,17 +28,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "kafka")]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "kafka")]
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition  # noqa: E402
 from kafka.admin import NewTopic  # noqa: E402
 from kafka.structs import OffsetAndMetadata  # noqa: E402
-from service import Service, write_settings  # noqa: E402
+from service import Service  # noqa: E402
+from throughput import Place, embedded, publish, transactional  # noqa: E402
 
 from consumers.file import read_jsonl  # noqa: E402
 from pipeline.runtime.broker import start_broker  # noqa: E402
-from pipeline.settings import Settings, load_settings  # noqa: E402
-from producers.kafka_topics import create_topics  # noqa: E402
+from pipeline.settings import Settings  # noqa: E402
 
 HERE = Path(__file__).parent
 MOST_S = 120.0
@@ -145,11 +145,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 def bare_loop(bootstrap: str, events: str, lists: str, made: dict[str, bytes], parts: int) -> None:
     """For each event a list's bytes with the event's id in place, one transaction for all that a poll gave."""
     name = f"bare-{uuid.uuid4().hex[:8]}"
-    producer = KafkaProducer(
-        bootstrap_servers=bootstrap, transactional_id=name, enable_idempotence=True, acks="all",
-        linger_ms=0, retry_backoff_ms=5, compression_type="lz4", batch_size=128 << 10,
-    )  # fmt: skip
-    producer.init_transactions()
+    producer = transactional(bootstrap, name)
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap, enable_auto_commit=False, isolation_level="read_committed",
         auto_offset_reset="earliest",
@@ -207,31 +203,16 @@ def until_read(learner: Service, events: int) -> float:
 
 def started(bootstrap: str, folder: Path, data: Path, backlog: int) -> tuple[Settings, Service, Shoppers, float]:
     """A learner that has read its backlog; the load that it can carry, in events per second."""
-    keys = {
-        "namespace": f"latency-{uuid.uuid4().hex[:8]}", "kafka": {"bootstrap": bootstrap},
-        "encoding": {"model": "hashing-384"}, "metrics": {"port": 0},
-        "epochs": {"snapshots": str(folder / "snapshots")},
-    }  # fmt: skip
-    config = write_settings(folder / "headrace.yaml", keys)
-    settings = load_settings(config, environment={})
-    create_topics(bootstrap, settings)
+    place = Place(bootstrap, folder, "auto")
+    described, _ = publish(place.settings, data, 0)
+    embedded(place, described)
     items = [json.loads(line)["item_id"] for _, line in read_jsonl(data / "items.jsonl.gz")]
-    producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20)
-    for (_, line), item in zip(read_jsonl(data / "items.jsonl.gz"), items, strict=True):
-        producer.send(settings.topic("items"), line, key=item.encode())
-    producer.close()
-    with Service(config, folder / "embedder.log", "--stage", "embedder") as embedder:
-        end = time.monotonic() + MOST_S
-        while embedder.metrics().get("headrace_texts_embedded_total", 0) < 0.9 * len(items):
-            assert time.monotonic() < end, embedder.said
-            time.sleep(0.5)
-        time.sleep(2)
     shoppers = Shoppers(bootstrap, items)
     for _ in range(backlog):
-        shoppers.send(settings.topic("events"))
+        shoppers.send(place.settings.topic("events"))
     shoppers.flush()
-    learner = Service(config, folder / "learner.log", "--stage", "learner")
-    return settings, learner, shoppers, until_read(learner, backlog)
+    learner = place.start("learner")
+    return place.settings, learner, shoppers, until_read(learner, backlog)
 
 
 def once(shoppers: Shoppers, lists: Lists, topic: str, rate: float, seconds: float) -> tuple[float, float, int]:

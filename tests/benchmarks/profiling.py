@@ -21,26 +21,44 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import indent
 
 import torch
 
-from consumers.decoding import JsonDecoder
 from consumers.file import read_jsonl
 from pipeline.encoding.build import build_encoder
 from pipeline.encoding.text import item_text
 from pipeline.epochs.processor import Processor
 from pipeline.messages import Item, Record, Source, Vector, encode
-from pipeline.runtime.composition import fix_threads
+from pipeline.runtime.composition import decoder_of, fix_threads, new_processor
 from pipeline.settings import Settings
-from producers.dead_letters import dead_letter_output
 
-KINDS = ("events", "items", "users", "vectors", "event-vectors")
 START_MS = 1_700_000_000_000
 RATE = 200
 CLASS = re.compile(r"^\w+\.(?=\w+ )")
 SPY = str(Path(sys.executable).with_name("py-spy"))
 
-STAGES = """
+SCORERS = (
+    "popularity", "neighbours", "content", "companions", "ridge", "factorization", "interest", "attributes",
+    "impressions",
+)  # fmt: skip
+
+
+def of_scorers(verb: str) -> str:
+    """A line for each."""
+    return "\n".join(f"    {verb} (pipeline/learning/scorers/{name}.py" for name in SCORERS)
+
+
+RANKED = f"""
+    ask (pipeline/learning/candidates.py
+{indent(of_scorers("ask"), "  ")}
+    candidates (
+    weigh (
+      at (
+      features (
+      score ("""
+
+STAGES = f"""
 take_in (
   __call__ (consumers/decoding.py
   duplicates (
@@ -51,55 +69,21 @@ _learn (
     resize (
     advance (
     take (pipeline/learning/circumstances.py
-  predict (
-    ask (pipeline/learning/candidates.py
-      ask (pipeline/learning/scorers/popularity.py
-      ask (pipeline/learning/scorers/neighbours.py
-      ask (pipeline/learning/scorers/content.py
-      ask (pipeline/learning/scorers/companions.py
-      ask (pipeline/learning/scorers/ridge.py
-      ask (pipeline/learning/scorers/factorization.py
-      ask (pipeline/learning/scorers/interest.py
-      ask (pipeline/learning/scorers/impressions.py
-    candidates (
-    weigh (
-      at (
-      features (
-      score (
+  predict ({RANKED}
   score (pipeline/learning/learner.py
   learn (pipeline/learning/learner.py
     take (pipeline/learning/drift.py
     watch (
     learn (pipeline/learning/weights.py
     _track (
-    observe (pipeline/learning/scorers/popularity.py
-    observe (pipeline/learning/scorers/neighbours.py
-    observe (pipeline/learning/scorers/companions.py
-    observe (pipeline/learning/scorers/ridge.py
-    observe (pipeline/learning/scorers/factorization.py
-    observe (pipeline/learning/scorers/interest.py
-    observe (pipeline/learning/scorers/attributes.py
-    observe (pipeline/learning/scorers/impressions.py
+{of_scorers("observe")}
   add (pipeline/evaluation/prequential.py
   play (
 _touch (
 publish (
   due (
   recommend (
-    windows (
-    ask (pipeline/learning/candidates.py
-      ask (pipeline/learning/scorers/popularity.py
-      ask (pipeline/learning/scorers/neighbours.py
-      ask (pipeline/learning/scorers/content.py
-      ask (pipeline/learning/scorers/companions.py
-      ask (pipeline/learning/scorers/ridge.py
-      ask (pipeline/learning/scorers/factorization.py
-      ask (pipeline/learning/scorers/interest.py
-    candidates (
-    weigh (
-      at (
-      features (
-      score (
+    windows ({RANKED}
     _explained (
       diversified (
       _reasons (
@@ -113,7 +97,7 @@ _applied (
 
 def records_of(settings: Settings, data: Path, events: int) -> tuple[list[Record], list[Record]]:
     """Items with their vectors, and events with times of their own."""
-    decode = decoder(settings)
+    decode = decoder_of(settings)
     items = [
         Record(settings.topic("items"), 0, n, START_MS, None, line)
         for n, (_, line) in enumerate(read_jsonl(data / "items.jsonl.gz"))
@@ -138,16 +122,11 @@ def records_of(settings: Settings, data: Path, events: int) -> tuple[list[Record
     return [*items, *vectors], made
 
 
-def decoder(settings: Settings) -> JsonDecoder:
-    """As the service has it."""
-    return JsonDecoder({settings.topic(kind): kind for kind in KINDS})
-
-
 def run(chosen: argparse.Namespace) -> None:
     """Learn; says how long the watched part took. Where somebody is to watch, waits for a line from them first."""
     settings, device = Settings(), torch.device("cpu")
     fix_threads(settings, device)
-    processor = Processor(settings, device, decoder(settings), dead_letter_output)
+    processor = new_processor(settings, device)
     first, events = records_of(settings, chosen.data, chosen.warm + chosen.first)
     processor.apply(0, first, START_MS)
     learn(processor, events[: chosen.warm], chosen)

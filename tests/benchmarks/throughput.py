@@ -122,11 +122,16 @@ def reading(settings: Settings, *kinds: str) -> KafkaConsumer:
     return consumer
 
 
-def learned(place: Place, items: int, events: int) -> tuple[list[Epoch], dict[str, float]]:
-    """Embed, then learn all of it in a life of its own; its epochs, the metrics in the end."""
+def embedded(place: Place, items: int) -> None:
+    """All that has a text, by a stage of its own."""
     with place.start("embedder") as embedder:
         until(lambda: embedder.metrics().get("headrace_texts_embedded_total", 0) >= 0.9 * items)
         time.sleep(2)
+
+
+def learned(place: Place, items: int, events: int) -> tuple[list[Epoch], dict[str, float]]:
+    """Embed, then learn all of it in a life of its own; its epochs, the metrics in the end."""
+    embedded(place, items)
     with place.start("learner") as learner:
         consumed = "headrace_events_consumed_total"
         until(lambda: learner.metrics().get(consumed, 0) >= events)
@@ -162,14 +167,20 @@ def epochs_of(settings: Settings) -> list[Epoch]:
     return found
 
 
-def bare(settings: Settings, epochs: Sequence[Epoch]) -> float:
-    """Events per second of a plain loop over the same events, lists and transactions."""
-    name = f"bare-{uuid.uuid4().hex[:8]}"
+def transactional(bootstrap: str, name: str) -> KafkaProducer:
+    """A producer with the learner's options."""
     producer = KafkaProducer(
-        bootstrap_servers=settings.kafka.bootstrap, transactional_id=name, enable_idempotence=True, acks="all",
+        bootstrap_servers=bootstrap, transactional_id=name, enable_idempotence=True, acks="all",
         linger_ms=0, retry_backoff_ms=5, compression_type="lz4", batch_size=128 << 10,
     )  # fmt: skip
     producer.init_transactions()
+    return producer
+
+
+def bare(settings: Settings, epochs: Sequence[Epoch]) -> float:
+    """Events per second of a plain loop over the same events, lists and transactions."""
+    name = f"bare-{uuid.uuid4().hex[:8]}"
+    producer = transactional(settings.kafka.bootstrap, name)
     consumer = reading(settings, "events")
     parts = sorted(consumer.assignment())
     began = 0.0

@@ -109,7 +109,7 @@ def test_candidates_are_fused_by_rank_and_filled_up(n: int) -> None:
     banned_QI[4] = True
     filler_I = torch.rand(items, generator=generator) * 100
     answers = answers_of([(4, first), (3, second), (0, -first)])
-    rows_QC, present_QC = candidates(answers, banned_QI, filler_I, Order(filler_I), n)
+    rows_QC, present_QC = candidates(answers, banned_QI, Order(filler_I), n)
     assert rows_QC.shape == present_QC.shape == (5, n)
     for q in range(5):
         fused = {i: 1e-6 * (1 + math.log1p(float(filler_I[i]))) for i in range(items) if not banned_QI[q, i]}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.learning import attribute_kernels as kernels
 from pipeline.learning.batch import Questions
-from pipeline.learning.scorer import Answer, Column, DenseAnswer, Observation
+from pipeline.learning.scorer import Answer, Column, Observation, RowsAnswer
 from pipeline.learning.traits import TRAITS, Traits
 from pipeline.messages import Scalar
 
@@ -152,23 +152,15 @@ class Attributes:
         )  # fmt: skip
 
 
-class _Answer:
-    """Works columns out as they are asked for: only a column that proposes looks at the whole catalogue."""
+class _Answer(RowsAnswer):
+    """Columns are worked out one by one."""
 
     def __init__(self, scorer: Attributes, questions: Questions) -> None:
+        super().__init__(*questions.banned_QI.shape)
         self._scorer = scorer
-        self._questions = questions
-
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
-        """[Q, n] best rows, and whether each is meant."""
-        return DenseAnswer([self.whole(column)], len(self._questions)).propose(0, n, banned_QI)
+        self._asked = questions
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""
         columns = range(len(self._scorer.columns))
-        return torch.stack([self._scorer.scores(s, self._questions, rows_QC) for s in columns], dim=2)
-
-    def whole(self, column: int) -> Tensor:
-        """[Q, I] the column."""
-        rows_I = torch.arange(self._questions.banned_QI.shape[1])
-        return self._scorer.scores(column, self._questions, rows_I.expand(len(self._questions), -1))
+        return torch.stack([self._scorer.scores(s, self._asked, rows_QC) for s in columns], dim=2)

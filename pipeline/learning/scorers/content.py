@@ -12,7 +12,7 @@ from pipeline.learning import sparse_kernels as kernels
 from pipeline.learning.batch import History, Questions, disliked_of, liked_of
 from pipeline.learning.catalogue import Catalogue
 from pipeline.learning.ordering import best
-from pipeline.learning.scorer import Answer, Column, Observation
+from pipeline.learning.scorer import Answer, Column, Observation, RowsAnswer
 from pipeline.learning.sparse import Scratch, places
 from pipeline.learning.texts import Texts
 
@@ -94,8 +94,8 @@ class _Asked:
     counts_QL: Tensor
 
 
-class _ContentAnswer:
-    """Works out cosines with the rows that are asked for.
+class _ContentAnswer(RowsAnswer):
+    """Cosines.
 
     The nearest of the last items are proposed from those items' own lists
     (`learning.nearest`), which know nothing of what was disliked; only what is
@@ -105,9 +105,9 @@ class _ContentAnswer:
     _most = Scratch(0, np.float32)
 
     def __init__(self, asked: _Asked, catalogue: Catalogue, items: int) -> None:
+        super().__init__(len(asked.mean_QP), items)
         self._asked = asked
         self._catalogue = catalogue
-        self._items = items
 
     def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
@@ -138,8 +138,3 @@ class _ContentAnswer:
         if self._asked.disliked_QLP is not None:
             nearest_QC = nearest_QC - (vector_QCP @ self._asked.disliked_QLP.mT).amax(2).clamp(min=0)
         return torch.stack([mean_QC, nearest_QC, said_QC], dim=2)
-
-    def whole(self, column: int) -> Tensor:
-        """[Q, I] the column."""
-        rows_QI = torch.arange(self._items).expand(len(self._asked.mean_QP), -1)
-        return self.at(rows_QI)[:, :, column]

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from pipeline.learning import kernels
 from pipeline.learning.batch import Questions
-from pipeline.learning.ordering import best
-from pipeline.learning.scorer import Answer, Column, Observation
+from pipeline.learning.scorer import Answer, Column, Observation, RowsAnswer
 
 WIDTH = 32
 
@@ -69,21 +68,14 @@ class Factorization:
         return torch.randn(rows, WIDTH, generator=generator) * 0.1
 
 
-class _Dots:
-    """Works dot products out for the rows that are asked for: only to propose looks at the whole catalogue."""
+class _Dots(RowsAnswer):
+    """Dot products."""
 
     def __init__(self, user_QD: Tensor, item_ID: Tensor) -> None:
+        super().__init__(len(user_QD), len(item_ID))
         self._user_QD = user_QD
         self._item_ID = item_ID
-
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
-        """[Q, n] best rows, and whether each is meant."""
-        return best(self.whole(column), banned_QI, n)
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, 1] scores of these rows."""
         return self._item_ID[rows_QC] @ self._user_QD[:, :, None]
-
-    def whole(self, column: int) -> Tensor:
-        """[Q, I] the column."""
-        return self._user_QD @ self._item_ID.T

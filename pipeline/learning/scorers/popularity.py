@@ -9,8 +9,7 @@ from torch import Tensor
 
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions
-from pipeline.learning.ordering import best
-from pipeline.learning.scorer import Answer, Column, Observation
+from pipeline.learning.scorer import Answer, Column, Observation, RowsAnswer
 from pipeline.learning.sparse import Order
 
 HORIZONS = (float("inf"), 20_000.0, 2_000.0, 200.0)
@@ -95,19 +94,19 @@ class Popularity:
             setattr(self, name, tensor.clone())
 
 
-class _Counts:
-    """Counts of the rows that are asked for."""
+class _Counts(RowsAnswer):
+    """Counts; those that all users share are in order already."""
 
     def __init__(self, counts: Popularity, stage_Q: Tensor, items: int) -> None:
+        super().__init__(len(stage_Q), items)
         self._counts = counts
         self._stage_Q = stage_Q
-        self._items = items
 
     def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        if column >= len(HORIZONS):
-            return best(self.whole(column), banned_QI, n)
-        return self._counts.order(column, self._items).best(banned_QI, n)
+        if column < len(HORIZONS):
+            return self._counts.order(column, self._items).best(banned_QI, n)
+        return super().propose(column, n, banned_QI)
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""
@@ -120,8 +119,8 @@ class _Counts:
     def whole(self, column: int) -> Tensor:
         """[Q, I] the column."""
         if column < len(HORIZONS):
-            return self._counts.count_HI[column, : self._items].expand(len(self._stage_Q), -1)
-        return self.at(torch.arange(self._items).expand(len(self._stage_Q), -1))[:, :, column]
+            return self._counts.count_HI[column, : self._items].expand(self._questions, -1)
+        return super().whole(column)
 
 
 def _stage(count_Q: Tensor) -> Tensor:
