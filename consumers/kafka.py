@@ -29,7 +29,7 @@ from pipeline.ports import LogGap, Positions
 
 FETCH_MAX_WAIT_MS = 25
 # Forty answers a second that say nothing are most of what a learner without events takes of a processor.
-QUIET_MAX_WAIT_MS = 250
+QUIET_MAX_WAIT_MS = 1000
 QUIET_S = 1.0
 # A fetch is handed out partition by partition: the smaller, the less must be held to merge them by time.
 PARTITION_FETCH_BYTES = 256 << 10

@@ -112,7 +112,7 @@ class Audience:
 
     def next_due(self) -> int | None:
         """When, by the clock, a list is due without any event; None if none is."""
-        stale = bool(self.trending_stale) or bool(self.similar_stale_I.any())
+        stale = bool(self.trending_stale.numpy().any()) or bool(self.similar_stale_I.numpy().any())
         if stale or any(self._orphans) or self._dues.any_exactly(AFTER_BACKFILL):
             return 0
         earliest = self._dues.earliest()

@@ -42,6 +42,9 @@ from pipeline.settings import Settings
 log = logging.getLogger(__name__)
 
 IDLE_POLL_S = 0.2
+QUIET_POLL_S = 1.0
+QUIET_S = 1.0
+"""Seconds without records after which the loop turns once a second, for as long as nothing is due sooner."""
 GATHER_S = 0.5
 """Seconds in which the events of an epoch are gathered while much would have to be done again by a restart."""
 NEW_PARTITIONS_S = 5.0
@@ -100,6 +103,7 @@ class Runner:
         self.processor: Processor | None = None
         self.standing = Standing()
         self._begun: dict[TopicPartition, int] = {}
+        self._read_at = time.monotonic()
         self._trials = Trials(parts.note)
 
     def run(self, stop: threading.Event) -> None:
@@ -208,7 +212,7 @@ class Runner:
         """One epoch, or nothing if nothing came and no list is due."""
         assert self.processor is not None
         metrics, clock = self._parts.metrics, self._parts.clock
-        records = self._poll(source)
+        records = self._poll(source, self._patience_s())
         began, now = time.monotonic(), clock.now_ms()
         after = source.positions()
         events, unread = self._waiting(source, records, after)
@@ -257,12 +261,23 @@ class Runner:
         self._trials.survived()
         return applied
 
-    def _poll(self, source: Source) -> list[Record]:
+    def _patience_s(self) -> float:
+        """How long to wait for a first record."""
+        assert self.processor is not None
+        if time.monotonic() - self._read_at < QUIET_S:
+            return IDLE_POLL_S
+        due = self.processor.pending()
+        soon = due is not None and due < self._parts.clock.now_ms() + QUIET_POLL_S * 1000
+        return IDLE_POLL_S if soon else QUIET_POLL_S
+
+    def _poll(self, source: Source, patience_s: float) -> list[Record]:
         epochs = self._parts.settings.epochs
         most = self._trials.most(epochs.max_events * BY_LEVEL[self._governor.level].batch)
         # Of a few events at a time a restart has nearly as much to do again as of many.
         linger_s = max(epochs.linger_ms / 1000, GATHER_S if self._governor.saves(self._writer.unsaved_s) else 0.0)
-        records = source.poll(most, IDLE_POLL_S)
+        records = source.poll(most, patience_s)
+        if records:
+            self._read_at = time.monotonic()
         until = time.monotonic() + linger_s
         while records and len(records) < most and (left_s := until - time.monotonic()) > 0:
             records += source.poll(most - len(records), left_s)
