@@ -85,6 +85,14 @@ class Lists:
                     self.came.setdefault(event, now)
                     self.bytes[record.key.decode().partition(":")[2]] = record.value
 
+    def wait_for(self, event: str, timeout_s: float) -> float:
+        """When the list that names an event came, by the steady clock. Raises AssertionError."""
+        end = time.monotonic() + timeout_s
+        while event not in self.came:
+            assert time.monotonic() < end, f"no list of {event} after {timeout_s} s"
+            time.sleep(0.01)
+        return self.came[event]
+
     def close(self) -> None:
         """Read no more."""
         self._stop.set()

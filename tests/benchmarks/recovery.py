@@ -5,8 +5,8 @@
 A learner with default settings (texts become hashed vectors as wide as
 MiniLM's: embedding is not what is measured) is brought to a state of that size.
 Then, for each load, events come for so many seconds with snapshots switched
-off, it is killed, and started again: from the start of the process to /readyz.
-Last, as it is by default, at the highest load: snapshots follow the work.
+off, it is killed, an event is sent, and it is started again: from the start of the process to /readyz, and
+until the list that follows from that event has come. Last, as it is by default, at the highest load: snapshots follow the work.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "kafka"))
+sys.path[:0] = [str(HERE), str(HERE.parent / "kafka")]
 
 from crashing import lags  # noqa: E402
 from kafka import KafkaProducer  # noqa: E402
+from latency import Lists  # noqa: E402
 from service import Service, write_settings  # noqa: E402
 
 from pipeline.runtime.broker import start_broker  # noqa: E402
@@ -62,6 +63,12 @@ class Shop:
         for number in range(min(self.users, ACTIVE)):
             self._event(f"u{number}")
         self._producer.flush()
+
+    def ask(self) -> str:
+        """One event; its id."""
+        self._event("u0")
+        self._producer.flush()
+        return f"e{self._sent - 1}"
 
     def publish(self, per_second: float, seconds: float) -> None:
         """At an even rate."""
@@ -153,13 +160,17 @@ def measured(
             shop.publish(load, seconds)
             learned = service.metrics()[consumed] - before
             service.kill()
+        lists = Lists(bootstrap, place.settings.topic("recommendations"))
+        asked, began = shop.ask(), time.monotonic()
         took, replayed, service = started(place, **epochs)
         with service:
+            listed = lists.wait_for(asked, 600) - began
+            lists.close()
             wait_read(service, 600)
             assert service.stop_within(120) == 0
         yield {
             "state_mb": place.snapshot_mb(), "load": load, "seconds": seconds, "learned": learned,
-            "snapshots": "by default" if not epochs else "none meanwhile", "replayed": replayed, "took_s": took,
+            "snapshots": "by default" if not epochs else "none meanwhile", "replayed": replayed, "took_s": took, "listed_s": listed,
         }  # fmt: skip
 
 
@@ -167,7 +178,8 @@ def line(row: dict[str, Any]) -> str:
     """As text."""
     return (
         f"{row['state_mb']:.0f} MB, {row['load']:g} events/s for {row['seconds']:g} s ({row['learned']:.0f} learned), "
-        f"snapshots {row['snapshots']}: ready after {row['took_s']:.1f} s, {row['replayed']} epochs replayed"
+        f"snapshots {row['snapshots']}: ready after {row['took_s']:.1f} s, "
+        f"the first list after {row['listed_s']:.1f} s, {row['replayed']} epochs replayed"
     )
 
 
