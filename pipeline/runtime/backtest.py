@@ -25,7 +25,7 @@ from pipeline.evaluation.prequential import LEARNER
 from pipeline.evaluation.record import Recorder
 from pipeline.evaluation.rival import Rival, Tournament, contestants_of
 from pipeline.evaluation.rivals.registry import UnknownRival, chosen, known
-from pipeline.learning.effort import level_of
+from pipeline.learning.effort import BY_LEVEL, level_of
 from pipeline.learning.learner import PEERS
 from pipeline.messages import (
     FULL_EFFORT,
@@ -109,7 +109,8 @@ class Backtest:
         first = [*user_records, *item_records, *self._vectors(item_records, event_records, encoder)]
         self.processor.apply(0, first, 0, publish=False)
         began = time.perf_counter()
-        for epoch, part in enumerate(micro_batches(len(event_records), self.settings.learning.micro_batch), 1):
+        size = self.settings.learning.micro_batch * BY_LEVEL[self.effort].batch
+        for epoch, part in enumerate(micro_batches(len(event_records), size), 1):
             self.processor.apply(epoch, event_records[part], 0, self.effort, publish=False)
             self.progress(part.stop, len(event_records))
         if len(self.processor.learner.users.ids) == 0:

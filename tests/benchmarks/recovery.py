@@ -6,7 +6,8 @@ A learner with default settings (texts become hashed vectors as wide as
 MiniLM's: embedding is not what is measured) is brought to a state of that size.
 Then, for each load, events come for so many seconds with snapshots switched
 off, it is killed, an event is sent, and it is started again: from the start of the process to /readyz, and
-until the list that follows from that event has come. Last, as it is by default, at the highest load: snapshots follow the work.
+until the list that follows from that event has come. Last, as it is by default, at the highest load:
+snapshots follow the work.
 """
 
 from __future__ import annotations
@@ -170,7 +171,8 @@ def measured(
             assert service.stop_within(120) == 0
         yield {
             "state_mb": place.snapshot_mb(), "load": load, "seconds": seconds, "learned": learned,
-            "snapshots": "by default" if not epochs else "none meanwhile", "replayed": replayed, "took_s": took, "listed_s": listed,
+            "snapshots": "by default" if not epochs else "none meanwhile", "replayed": replayed, "took_s": took,
+            "listed_s": listed,
         }  # fmt: skip
 
 
