@@ -1,6 +1,6 @@
 """From an event to the list that follows from it, through real Kafka, against a bare loop fed at the same rate.
 
-    python tests/benchmarks/latency.py --data DIR [--rates 250] [--seconds 15] [--rounds 3]
+    python tests/benchmarks/latency.py --data DIR [--rates 250] [--seconds 15] [--rounds 3] [--effort auto]
 
 DIR holds items.jsonl.gz and events.jsonl.gz, see `convert.py`. One process, `headrace run --stage learner`, default
 settings, its items embedded before; it starts on a backlog, whose pace is the load that it can
@@ -209,9 +209,11 @@ def until_read(learner: Service, events: int) -> float:
     return (now - first[0]) / (time.monotonic() - first[1])
 
 
-def started(bootstrap: str, folder: Path, data: Path, backlog: int) -> tuple[Settings, Service, Shoppers, float]:
+def started(
+    bootstrap: str, folder: Path, data: Path, backlog: int, effort: str = "auto"
+) -> tuple[Settings, Service, Shoppers, float]:
     """A learner that has read its backlog; the load that it can carry, in events per second."""
-    place = Place(bootstrap, folder, "auto")
+    place = Place(bootstrap, folder, effort)
     described, _ = publish(place.settings, data, 0)
     embedded(place, described)
     items = [json.loads(line)["item_id"] for _, line in read_jsonl(data / "items.jsonl.gz")]
@@ -253,10 +255,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backlog", type=int, default=4_000)
+    parser.add_argument("--effort", default="auto")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "latency.json")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, start_broker("kafka", announce=print) as broker:
-        settings, learner, shoppers, load = started(broker.bootstrap, Path(folder), chosen.data, chosen.backlog)
+        settings, learner, shoppers, load = started(
+            broker.bootstrap, Path(folder), chosen.data, chosen.backlog, chosen.effort
+        )
         print(f"a backlog of {chosen.backlog} events was read at {load:.0f} events/s", flush=True)
         rates = {f"at {rate}/s": float(rate) for rate in chosen.rates.split(",")} | {"at half the load": load / 2}
         rows: dict[str, list[Round]] = {name: [] for name in rates}
