@@ -108,11 +108,13 @@ def banned(learner: Learner, wanted: ListSettings, hidden_QI: Tensor, consumed_Q
 def _explained(
     learner: Learner, user_Q: Tensor, name: str, wanted: ListSettings, ranked: Predictions
 ) -> Iterator[MadeList]:
-    vector_QCP = learner.catalogue.projected_IP[ranked.rows_QC]
-    order_QN = diversified(ranked.score_QC, vector_QCP, wanted.size, wanted.diversity)
+    by_score_QN = torch.argsort(ranked.score_QC, dim=1, descending=True, stable=True)[:, : wanted.size]
+    order_QN = by_score_QN
+    if wanted.diversity.strength > 0:
+        vector_QCP = learner.catalogue.projected_IP[ranked.rows_QC]
+        order_QN = diversified(ranked.score_QC, vector_QCP, wanted.size, wanted.diversity)
     score_QN = ranked.score_QC.gather(1, order_QN)
     rows_QN = ranked.rows_QC.gather(1, order_QN)
-    by_score_QN = torch.argsort(ranked.score_QC, dim=1, descending=True, stable=True)[:, : wanted.size]
     moved_QN = wanted.diversity.strength * (order_QN != by_score_QN)
     shown_Q = (score_QN > -torch.inf).sum(1)
     reasons = _reasons(learner, _taken(ranked.lists, order_QN), moved_QN)
@@ -198,9 +200,10 @@ def similar(
     score_QI[:, ~learner.catalogue.showable(watermark, learner.undescribed)] = 0
     score_QI[torch.arange(len(rows)), row_Q] = 0
     best_QN = top(score_QI, size)
-    for q, row in enumerate(rows):
-        found = [(i, score_QI[q, i].item()) for i in best_QN[q].tolist()]
-        yield row, [SimilarItem(learner.catalogue.ids.name(i), round(s, DECIMALS)) for i, s in found if s > 0]
+    name_of = learner.catalogue.ids.name
+    for row, best, scores in zip(rows, best_QN.tolist(), score_QI.gather(1, best_QN).tolist(), strict=True):
+        found = zip(best, scores, strict=True)
+        yield row, [SimilarItem(name_of(i), round(s, DECIMALS)) for i, s in found if s > 0]
 
 
 def trending(learner: Learner, count_I: Tensor, size: int, watermark: int) -> tuple[Recommended, ...]:

@@ -108,22 +108,49 @@ def best_rows(score_RI, banned_QI, found_QN, meant_QN):
 
 
 @njit(cache=True, nogil=True)
-def _above_each(value, n, rank):
-    """rank[c] = how many of the first n values are greater than the c-th."""
+def _above_each(value, n, rank, high, place):
+    """rank[c] = how many of the first n values are greater than the c-th. `high` and `place` are room for n.
+
+    Those equal to the least have all others above them, and are many where a
+    column says something of few items: only the others are compared in pairs.
+    """
     if n > FEW:
         order = np.argsort(-value[:n], kind="mergesort")
         above = np.int32(0)
-        for place in range(n):
-            if place > 0 and value[order[place]] < value[order[place - 1]]:
-                above = np.int32(place)
-            rank[order[place]] = above
+        for at in range(n):
+            if at > 0 and value[order[at]] < value[order[at - 1]]:
+                above = np.int32(at)
+            rank[order[at]] = above
         return
+    least, m = value[:n].min(), 0
     for c in range(n):
-        mine = value[c]
+        if value[c] > least:
+            high[m] = value[c]
+            place[m] = c
+            m += 1
+    rank[:n] = m
+    for c in range(m):
+        mine = high[c]
         above = np.int32(0)
-        for other in range(n):
-            above += np.int32(value[other] > mine)
-        rank[c] = above
+        for other in range(m):
+            above += np.int32(high[other] > mine)
+        rank[place[c]] = above
+
+
+@njit(cache=True, nogil=True)
+def _spread(value_CS, here, n, mean_S, deviation_S):
+    """Each column's mean and standard deviation over n rows, added up in their order."""
+    columns = value_CS.shape[1]
+    mean_S[:] = 0
+    for c in range(n):
+        for s in range(columns):
+            mean_S[s] += value_CS[here[c], s]
+    mean_S /= n
+    deviation_S[:] = 0
+    for c in range(n):
+        for s in range(columns):
+            deviation_S[s] += (value_CS[here[c], s] - mean_S[s]) ** 2
+    deviation_S[:] = np.sqrt(deviation_S / n)
 
 
 @njit(cache=True, nogil=True)
@@ -135,32 +162,29 @@ def compare(value_QCS, present_QC, asked_S, noise, place_C, out_QCK):
     """
     questions, size, columns = value_QCS.shape
     value, rank = np.empty(size, np.float32), np.empty(size, np.int32)
+    high, place = np.empty(size, np.float32), np.empty(size, np.int32)
+    mean_S, deviation_S = np.empty(columns, np.float64), np.empty(columns, np.float64)
     here = np.empty(size, np.int64)
+    out_QCK[:] = 0
     for q in range(questions):
         n = 0
         for c in range(size):
             if present_QC[q, c]:
                 here[n] = c
                 n += 1
-            for k in range(2 * columns):
-                out_QCK[q, c, k] = 0
+        if n == 0:
+            continue
+        _spread(value_QCS[q], here, n, mean_S, deviation_S)
         for s in range(columns):
-            if not asked_S[s] or n == 0:
+            if not asked_S[s]:
                 continue
-            total, square = 0.0, 0.0
+            scale = 1 / (deviation_S[s] + noise)
             for c in range(n):
                 value[c] = value_QCS[q, here[c], s]
-                total += value[c]
-            mean = total / n
-            for c in range(n):
-                square += (value[c] - mean) ** 2
-            deviation = np.sqrt(square / n)
-            scale = 1 / (deviation + noise)
-            for c in range(n):
-                out_QCK[q, here[c], s] = min(max((value[c] - mean) * scale, -4.0), 4.0)
-            if deviation <= 10 * noise:
+                out_QCK[q, here[c], s] = min(max((value[c] - mean_S[s]) * scale, -4.0), 4.0)
+            if deviation_S[s] <= 10 * noise:
                 continue
-            _above_each(value, n, rank)
+            _above_each(value, n, rank, high, place)
             for c in range(n):
                 out_QCK[q, here[c], columns + s] = place_C[rank[c]]
 
