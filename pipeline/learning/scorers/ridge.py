@@ -51,7 +51,13 @@ class Ridge:
         """The decayed history times B."""
         if len(self.item_R) == 0:
             return EmptyAnswer(len(self.columns), questions)
-        score_QR = self._rows(questions.history, DECAY, OTHERS) @ self.weight_RR
+        history = questions.history
+        decay_L = DECAY ** torch.arange(history.item_QL.shape[1])
+        score_QR = torch.zeros(len(questions), len(self.item_R))
+        ridge_kernels.add_rows(
+            self._slot_I.numpy(), history.item_QL.numpy(), history.code_QL.numpy(),
+            torch.stack([OTHERS * decay_L, decay_L]).numpy(), self.weight_RR.numpy(), score_QR.numpy(),
+        )  # fmt: skip
         return _Covered(score_QR, self.item_R, self._slot_I, questions.banned_QI.shape[1])
 
     def observe(self, seen: Observation) -> None:
@@ -101,13 +107,6 @@ class Ridge:
         """[Q, L] the row of the solution of each item in histories, -1 for none."""
         item_QL = history.item_QL.long()
         return torch.where(item_QL >= 0, self._slot_I[item_QL.clamp(min=0)], -1)
-
-    def _rows(self, history: History, decay: float, others: float) -> Tensor:
-        """[Q, R] histories over the covered items: decay^lag, times `others` where not liked."""
-        slot_QL = self._slots(history)
-        weight_QL = torch.where(liked_of(history.code_QL), 1.0, others) * decay ** torch.arange(slot_QL.shape[1])
-        out_QR = torch.zeros(len(slot_QL), len(self.item_R))
-        return out_QR.scatter_add_(1, slot_QL.clamp(min=0), weight_QL * (slot_QL >= 0))
 
 
 class _Covered:
