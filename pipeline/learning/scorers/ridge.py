@@ -98,7 +98,8 @@ class Ridge:
             history, _ = self._users.windows(latest[start : start + 1024], 0)
             slot_UL = torch.where(liked_of(history.code_QL), self._slots(history), -1)
             ridge_kernels.add_pairs(slot_UL.numpy(), gram_RR.numpy())
-        inverse_RR = torch.linalg.inv(gram_RR)
+        # Of a symmetric matrix the factor is half of the work, and the inverse is symmetric to the last bit.
+        inverse_RR = torch.cholesky_inverse(torch.linalg.cholesky(gram_RR))
         # Row by row: a snapshot keeps no strides, and products of another layout round otherwise.
         self.weight_RR = (-inverse_RR / inverse_RR.diagonal()).contiguous()
         self.weight_RR.fill_diagonal_(0)
