@@ -138,49 +138,59 @@ def _above_each(value, n, rank, high, place):
 
 
 @njit(cache=True, nogil=True)
-def _spread(value_CS, here, n, mean_S, deviation_S):
+def _spread(value_NS, n, mean_S, deviation_S):
     """Each column's mean and standard deviation over n rows, added up in their order."""
-    columns = value_CS.shape[1]
+    columns = value_NS.shape[1]
     mean_S[:] = 0
     for c in range(n):
         for s in range(columns):
-            mean_S[s] += value_CS[here[c], s]
+            mean_S[s] += value_NS[c, s]
     mean_S /= n
     deviation_S[:] = 0
     for c in range(n):
         for s in range(columns):
-            deviation_S[s] += (value_CS[here[c], s] - mean_S[s]) ** 2
+            deviation_S[s] += (value_NS[c, s] - mean_S[s]) ** 2
     deviation_S[:] = np.sqrt(deviation_S / n)
 
 
 @njit(cache=True, nogil=True)
-def compare(value_QCS, present_QC, asked_S, noise, place_C, out_QCK):
-    """Each column within its list: z-scores to 4, then what `place_C` says of each one's rank; equals share it.
+def _gather(score_CS, log_CS, logarithmic_S, present_C, here, value_NS):
+    """The values of those present, and where they stand; returns how many there are."""
+    n = 0
+    for c in range(score_CS.shape[0]):
+        if present_C[c]:
+            here[n] = c
+            for s in range(score_CS.shape[1]):
+                value_NS[n, s] = log_CS[c, s] if logarithmic_S[s] else score_CS[c, s]
+            n += 1
+    return n
 
-    Both are 0 for what is not present and in a column that was not asked; all
-    that differs by less than ten times the `noise` has no rank.
+
+@njit(cache=True, nogil=True)
+def compare(score_QCS, log_QCS, logarithmic_S, present_QC, asked_S, noise, place_C, out_QCK):
+    """Each column, or its logarithm, within its list: z-scores to 4, then what `place_C` says of each one's rank.
+
+    Equals share a rank. Both are 0 for what is not present and in a column that
+    was not asked; all that differs by less than ten times the `noise` has no rank.
     """
-    questions, size, columns = value_QCS.shape
+    questions, size, columns = score_QCS.shape
+    value_NS = np.empty((size, columns), np.float32)
     value, rank = np.empty(size, np.float32), np.empty(size, np.int32)
     high, place = np.empty(size, np.float32), np.empty(size, np.int32)
     mean_S, deviation_S = np.empty(columns, np.float64), np.empty(columns, np.float64)
     here = np.empty(size, np.int64)
     out_QCK[:] = 0
     for q in range(questions):
-        n = 0
-        for c in range(size):
-            if present_QC[q, c]:
-                here[n] = c
-                n += 1
+        n = _gather(score_QCS[q], log_QCS[q], logarithmic_S, present_QC[q], here, value_NS)
         if n == 0:
             continue
-        _spread(value_QCS[q], here, n, mean_S, deviation_S)
+        _spread(value_NS, n, mean_S, deviation_S)
         for s in range(columns):
             if not asked_S[s]:
                 continue
             scale = 1 / (deviation_S[s] + noise)
             for c in range(n):
-                value[c] = value_QCS[q, here[c], s]
+                value[c] = value_NS[c, s]
                 out_QCK[q, here[c], s] = min(max((value[c] - mean_S[s]) * scale, -4.0), 4.0)
             if deviation_S[s] <= 10 * noise:
                 continue
