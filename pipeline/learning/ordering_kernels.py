@@ -12,6 +12,8 @@ from numba import njit
 
 LEAST = np.int32(-(2**31))
 FEW = 256
+LONGEST = 64
+"""Of so many scores in a row at most the greatest is noted: where it is not among the best, none of them is."""
 
 
 @njit(cache=True, nogil=True)
@@ -36,8 +38,9 @@ def floor_of(key, wanted):
     """A key that at least `wanted` reach: dealt into so many hands, the least of the hands' greatest."""
     greatest = key[:wanted].copy()
     for start in range(wanted, key.shape[0], wanted):
-        for hand in range(min(wanted, key.shape[0] - start)):
-            greatest[hand] = max(greatest[hand], key[start + hand])
+        dealt = key[start : min(start + wanted, key.shape[0])]
+        for hand in range(dealt.shape[0]):
+            greatest[hand] = max(greatest[hand], dealt[hand])
     return greatest.min()
 
 
@@ -61,6 +64,28 @@ def _last_wanted(key, n, wanted):
 
 
 @njit(cache=True, nogil=True)
+def _key_each(bits_I, banned_I, key_I):
+    """Scores as whole numbers of the same order, LEAST where banned.
+
+    Floats are in order if of negative ones all bits but the sign are turned; -0 is 0.
+    """
+    for i in range(key_I.shape[0]):
+        b = bits_I[i]
+        b = b if b >= 0 else (np.int32(0) if b == LEAST else b ^ np.int32(0x7FFFFFFF))
+        key_I[i] = LEAST if banned_I[i] else b
+
+
+@njit(cache=True, nogil=True)
+def _greatest_each(key_I, span, greatest):
+    """The greatest of every `span` keys in a row."""
+    for at in range(greatest.shape[0]):
+        part, most = key_I[at * span : min((at + 1) * span, key_I.shape[0])], LEAST
+        for i in range(part.shape[0]):
+            most = max(most, part[i])
+        greatest[at] = most
+
+
+@njit(cache=True, nogil=True)
 def best_rows(score_RI, banned_QI, found_QN, meant_QN):
     """Per question the rows of the greatest scores, greatest first, of equals the first ones; banned ones last of all.
 
@@ -71,22 +96,24 @@ def best_rows(score_RI, banned_QI, found_QN, meant_QN):
     if wanted == 0:
         return
     bits = score_RI.view(np.int32)
-    key = np.empty(items, np.int32)
+    span = min(max(items // (2 * wanted), 1), LONGEST)
+    spans = (items + span - 1) // span
+    key, greatest = np.empty(items, np.int32), np.empty(spans, np.int32)
     row, high = np.empty(items, np.int32), np.empty(items, np.int32)
     rank = np.empty(wanted, np.int32)
     for q in range(banned_QI.shape[0]):
         r = q if score_RI.shape[0] > 1 else 0
-        for i in range(items):
-            # As whole numbers floats are in order if of negative ones all bits but the sign are turned; -0 is 0.
-            b = bits[r, i]
-            b = b if b >= 0 else (np.int32(0) if b == LEAST else b ^ np.int32(0x7FFFFFFF))
-            key[i] = LEAST if banned_QI[q, i] else b
-        floor, size = floor_of(key, wanted), 0
-        for i in range(items):
-            if key[i] >= floor:
-                row[size] = i
-                high[size] = key[i]
-                size += 1
+        _key_each(bits[r], banned_QI[q], key)
+        _greatest_each(key, span, greatest)
+        floor, size = _last_wanted(greatest, spans, wanted), 0
+        for at in range(spans):
+            if greatest[at] < floor:
+                continue
+            for i in range(at * span, min((at + 1) * span, items)):
+                if key[i] >= floor:
+                    row[size] = i
+                    high[size] = key[i]
+                    size += 1
         last = _last_wanted(high, size, wanted)
         above = 0
         for i in range(size):
