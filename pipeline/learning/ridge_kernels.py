@@ -8,18 +8,19 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def add_pairs(slot_UL, gram_RR):
-    """X'X added: 1 for each ordered pair of a row's slots (-1 for none), an item with itself too.
+def add_pairs(slot_I, item_UL, code_UL, gram_RR):
+    """X'X added: 1 for each ordered pair of a row's liked items that have a slot (else -1), an item with itself too.
 
     Counts, so exact in any order; histories are short beside the items that
     are covered, of which a matrix product would take all pairs.
     """
-    kept = np.empty(slot_UL.shape[1], np.int64)
-    for u in range(slot_UL.shape[0]):
+    kept = np.empty(item_UL.shape[1], np.int64)
+    for u in range(item_UL.shape[0]):
         n = 0
-        for place in range(slot_UL.shape[1]):
-            if slot_UL[u, place] >= 0:
-                kept[n] = slot_UL[u, place]
+        for place in range(item_UL.shape[1]):
+            item = item_UL[u, place]
+            if item >= 0 and code_UL[u, place] & 1 and slot_I[item] >= 0:
+                kept[n] = slot_I[item]
                 n += 1
         for a in range(n):
             for b in range(n):
