@@ -65,7 +65,7 @@ class Publication:
         user_id = self._of.learner.users.ids.name(made.user)
         trace = self._of.traces.get(made.user)
         headers = () if trace is None else ((TRACEPARENT, trace),)
-        self._add(made.name, user_id, made.items, self._of.triggers.get(made.user), headers)
+        self._add(made.name, user_id, made.json, self._of.triggers.get(made.user), headers)
 
     def listed(
         self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None
@@ -92,11 +92,12 @@ class Publication:
         return tuple(item for item in found if item.item_id not in exclude)[:size]
 
     def _add(
-        self, name: str, user_id: str, items: tuple[Recommended, ...], trigger: str | None, headers: Headers = ()
+        self, name: str, user_id: str, items: bytes, trigger: str | None, headers: Headers = ()
     ) -> None:
+        """`items` are JSON already."""
         key = f"{name}:{user_id}".encode()
-        listed = self.listed(name, user_id, items, trigger)
-        self.outputs.append(Output(self._topic, key, encode(listed), headers, user_id.encode()))
+        listed = encode(self.listed(name, user_id, (), trigger)).removesuffix(b"[]}") + items + b"}"
+        self.outputs.append(Output(self._topic, key, listed, headers, user_id.encode()))
         self.lists += 1
 
     def _similar(self) -> None:
@@ -115,6 +116,7 @@ class Publication:
         if not self._of.audience.trending_due(self._clock) or self._settings.trending_size == 0:
             return
         learner, size, watermark = self._of.learner, self._settings.trending_size, self._of.ledger.watermark
-        self._add(TRENDING, EVERYONE, self.trending(size), None)
+        self._add(TRENDING, EVERYONE, encode(self.trending(size)), None)
         for segment, count_I in self._of.segments.counts(len(learner.catalogue)):
-            self._add(f"{TRENDING}/{segment}", EVERYONE, trending(learner, count_I, size, watermark), None)
+            items = trending(learner, count_I, size, watermark)
+            self._add(f"{TRENDING}/{segment}", EVERYONE, encode(items), None)

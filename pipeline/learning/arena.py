@@ -107,6 +107,16 @@ class Ids:
         start = self._start[row]
         return self._bytes[start : start + self._length[row]].decode()
 
+    def gathered(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The rows' ids in UTF-8, one after the other, and where each begins and the last ends."""
+        # No view of these arrays may outlive this call: they could not grow.
+        start = np.frombuffer(self._start, dtype=np.int64)[rows]
+        length = np.frombuffer(self._length, dtype=np.int32)[rows]
+        ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(length, dtype=np.int64)])
+        gathered = np.empty(ends[-1], dtype=np.uint8)
+        tables.gather(np.frombuffer(self._bytes, dtype=np.uint8), start, ends, gathered)
+        return gathered, ends
+
     def release(self, name: str) -> int:
         """Forget `name`; returns the row it held, -1 if none."""
         raw = name.encode()

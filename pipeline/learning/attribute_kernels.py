@@ -35,6 +35,7 @@ def affinity(trait_RT, weight_RT, item_QL, code_QL, decay_L, disliked, rate_V, p
     """
     count_V = np.zeros(rate_V.shape[0], np.float32)
     value_V = np.zeros(rate_V.shape[0], np.float32)
+    mark_V = np.full(rate_V.shape[0], -1, np.int32)
     for q in range(item_QL.shape[0]):
         seen = np.float32(0.0)
         for lag in range(min(item_QL.shape[1], decay_L.shape[0])):
@@ -46,7 +47,6 @@ def affinity(trait_RT, weight_RT, item_QL, code_QL, decay_L, disliked, rate_V, p
             for t in range(trait_RT.shape[1]):
                 count_V[trait_RT[i, t]] += liking * weight_RT[i, t]
         absent = np.float32(math.log(prior / (seen + prior)))
-        value_V[:] = absent
         for lag in range(min(item_QL.shape[1], decay_L.shape[0])):
             i = item_QL[q, lag]
             if i < 0:
@@ -55,9 +55,16 @@ def affinity(trait_RT, weight_RT, item_QL, code_QL, decay_L, disliked, rate_V, p
                 k = trait_RT[i, t]
                 if count_V[k] > 0:
                     value_V[k] = absent + math.log1p(count_V[k] / (prior * rate_V[k]))
+                    mark_V[k] = q
                     count_V[k] = 0
         for c in range(rows_QC.shape[1]):
-            out_QC[q, c] = _mean(trait_RT, weight_RT, value_V, rows_QC[q, c])
+            row = rows_QC[q, c]
+            for t in range(trait_RT.shape[1]):
+                k = trait_RT[row, t]
+                if mark_V[k] != q:
+                    value_V[k] = absent
+                    mark_V[k] = q
+            out_QC[q, c] = _mean(trait_RT, weight_RT, value_V, row)
 
 
 @njit(cache=True, nogil=True)
@@ -99,9 +106,10 @@ def _features(trait_RT, weight_RT, own_T, own_weight_T, item_L, code_L, lags, co
 
 @njit(cache=True, nogil=True)
 def _cross(code, trait, size):
-    """Where the cross of a user's feature and an item's trait is kept."""
+    """Where the cross of a user's feature and an item's trait is kept; `size` is a power of two."""
     mixed = (np.uint64(code) * np.uint64(1 << 20) + np.uint64(trait) + np.uint64(1)) * MIX
-    return np.int64((mixed >> np.uint64(24)) % np.uint64(size))
+    # The same as the remainder, without a division: this is asked millions of times a second.
+    return np.int64((mixed >> np.uint64(24)) & np.uint64(size - 1))
 
 
 @njit(cache=True, nogil=True)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning.arena import grown
@@ -81,14 +83,20 @@ class Circumstances:
     def take(self, user_B: Tensor, contexts: Sequence[Mapping[str, Scalar]], times: Sequence[int]) -> Told:
         """Note what events say, in order; returns what each one's user had told before it [B]. `times` in ms."""
         before = self.of(user_B)
+        now, kept = self._views(self, self._ROWS), self._views(before, Told.__dataclass_fields__)
+        scale = self.scale_M3.tolist()
         noted: set[int] = set()
         for b, (user, context, time) in enumerate(zip(user_B.tolist(), contexts, times, strict=True)):
             if user in noted:
-                before.word_N[b], before.number_NM[b] = self.word_U[user], self.number_UM[user]
-                before.zone_N[b] = self.zone_U[user]
+                for source, target in zip(now, kept, strict=True):
+                    target[b] = source[user]
             if context:
-                self._note(user, context, time)
+                words, numbers, zone = _said(context, time, scale)
+                now[0][user], now[1][user] = words, numbers
+                if zone is not None:
+                    now[2][user] = zone
                 noted.add(user)
+        self.scale_M3[:] = torch.tensor(scale, dtype=torch.float64)
         return before
 
     def move(self, source: int, target: int) -> None:
@@ -111,31 +119,37 @@ class Circumstances:
         for name in (*self._ROWS, "scale_M3"):
             setattr(self, name, tensors[f"circumstances.{name}"].clone())
 
-    def _note(self, user: int, context: Mapping[str, Scalar], time: int) -> None:
-        words, numbers = 0, [0.0] * NUMBERS
-        for key, value in context.items():
-            if key == TIMEZONE and isinstance(value, str):
-                if (minutes := minutes_east(value, time)) is not None:
-                    self.zone_U.numpy()[user] = minutes
-            elif isinstance(value, str | bool):
-                words |= 1 << _bucket(f"{key}={value}", WORDS)
-            elif value is not None:
-                at = _bucket(key, NUMBERS)
-                numbers[at] = self._scaled(at, value)
-        self.word_U.numpy()[user] = words
-        self.number_UM.numpy()[user] = numbers
+    @staticmethod
+    def _views(of: object, names: Iterable[str]) -> list[NDArray[Any]]:
+        """Tensors as arrays that share their memory: element by element these are sooner read and written."""
+        return [getattr(of, name).numpy() for name in names]
 
-    def _scaled(self, at: int, value: int | float) -> float:
-        """A number's logarithm, sign kept, as a z-score among those seen so far."""
-        small = math.copysign(math.log1p(min(abs(value), 1e300)), value)
-        scale_3 = self.scale_M3.numpy()[at]
-        count, mean, variance = scale_3.tolist()
-        share = 1 / min(count + 1, SETTLED)
-        away = small - mean
-        mean += share * away
-        variance = (1 - share) * (variance + share * away * away)
-        scale_3[:] = count + 1, mean, variance
-        return max(-FAR, min(FAR, (small - mean) / math.sqrt(variance))) if variance > 1e-12 else 0.0
+
+def _said(context: Mapping[str, Scalar], time: int, scale: list[list[float]]) -> tuple[int, list[float], int | None]:
+    """Bits of words, numbers as z-scores, and minutes east of UTC where a time zone is named; `scale` learns."""
+    words, numbers, zone = 0, [0.0] * NUMBERS, None
+    for key, value in context.items():
+        if key == TIMEZONE and isinstance(value, str):
+            minutes = minutes_east(value, time)
+            zone = zone if minutes is None else minutes
+        elif isinstance(value, str | bool):
+            words |= 1 << _bucket(f"{key}={value}", WORDS)
+        elif value is not None:
+            at = _bucket(key, NUMBERS)
+            numbers[at] = _scaled(scale[at], value)
+    return words, numbers, zone
+
+
+def _scaled(scale: list[float], value: int | float) -> float:
+    """A number's logarithm, sign kept, as a z-score among those seen so far: how many, their mean, their variance."""
+    small = math.copysign(math.log1p(min(abs(value), 1e300)), value)
+    count, mean, variance = scale
+    share = 1 / min(count + 1, SETTLED)
+    away = small - mean
+    mean += share * away
+    variance = (1 - share) * (variance + share * away * away)
+    scale[:] = count + 1, mean, variance
+    return max(-FAR, min(FAR, (small - mean) / math.sqrt(variance))) if variance > 1e-12 else 0.0
 
 
 def minutes_east(name: str, time: int) -> int | None:

@@ -253,10 +253,12 @@ class Learner:
         self.weights.load(_under(tensors, "weights."))
 
     def _interactions(self, events: Sequence[Event], rules: Sequence[EventType], times: Sequence[int]) -> Interactions:
-        codes = [signals.code(self._kind(e.event_type), rule, e.value) for rule, e in zip(rules, events, strict=True)]
-        taught = [signals.signal(rule, e.value) for rule, e in zip(rules, events, strict=True)]
+        # Of few kinds and values there are many events.
+        said = {(e.event_type, e.value): rule for rule, e in zip(rules, events, strict=True)}
+        code_of = {key: signals.code(self._kind(key[0]), rule, key[1]) for key, rule in said.items()}
+        signal_of = {key: signals.signal(rule, key[1]) for key, rule in said.items()}
         rows = [NO_ITEM if rule.shown else self._row(e.item_id) for rule, e in zip(rules, events, strict=True)]
-        code_B = torch.tensor(codes, dtype=torch.int16)
+        code_B = torch.tensor([code_of[e.event_type, e.value] for e in events], dtype=torch.int16)
         return Interactions(
             torch.tensor([self.users.row(e.actor) for e in events], dtype=torch.int64),
             torch.tensor(rows, dtype=torch.int64),
@@ -264,7 +266,7 @@ class Learner:
             torch.tensor(times, dtype=torch.int64),
             liked_of(code_B),
             torch.tensor([rule.consumes for rule in rules], dtype=torch.bool),
-            torch.tensor(taught, dtype=torch.float32),
+            torch.tensor([signal_of[e.event_type, e.value] for e in events], dtype=torch.float32),
             torch.tensor([0.0 if e.value is None else e.value for e in events], dtype=torch.float32),
         )
 

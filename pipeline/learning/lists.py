@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from torch import Tensor
 from pipeline.learning.batch import History, Questions, top
 from pipeline.learning.diversity import diversified
 from pipeline.learning.learner import Learner, Predictions
+from pipeline.learning.listing import UNTOLD, Told, written
 from pipeline.learning.weights import Lists
 from pipeline.messages import Reason, Recommended, SimilarItem
 from pipeline.settings import ListSettings
@@ -27,12 +29,17 @@ DIVERSITY = "diversity"
 
 @dataclass(frozen=True)
 class MadeList:
-    """One list of one user: rows shown and what is published of them."""
+    """One list of one user: rows shown, and what is published of them as a JSON array."""
 
     user: int
     name: str
     rows: list[int]
-    items: tuple[Recommended, ...]
+    json: bytes = b"[]"
+
+    @property
+    def items(self) -> tuple[Recommended, ...]:
+        """What is published, read back."""
+        return msgspec.json.decode(self.json, type=tuple[Recommended, ...])
 
 
 def recommend(learner: Learner, users: Sequence[int], watermark: int) -> Iterator[MadeList]:
@@ -50,7 +57,7 @@ def _recommend(learner: Learner, user_Q: Tensor, watermark: int) -> Iterator[Mad
     history, consumed_QI = learner.users.windows(user_Q, len(learner.catalogue))
     if len(learner.catalogue) == 0:
         for name in learner.settings.publishing.lists:
-            yield from (MadeList(user, name, [], ()) for user in user_Q.tolist())
+            yield from (MadeList(user, name, []) for user in user_Q.tolist())
         return
     questions = question(learner, user_Q, history, watermark)
     answers = learner.ask(questions)
@@ -71,7 +78,7 @@ def pulled(
         update={"size": size or configured.size, "exclude_items": (*configured.exclude_items, *exclude)}
     )
     if len(learner.catalogue) == 0:
-        return MadeList(user, name, [], ())
+        return MadeList(user, name, [])
     user_Q, ranked = torch.tensor([user]), ranking(learner, user, wanted, watermark)[1]
     return next(_explained(learner, user_Q, name, wanted, ranked))
 
@@ -101,24 +108,22 @@ def banned(learner: Learner, wanted: ListSettings, hidden_QI: Tensor, consumed_Q
 def _explained(
     learner: Learner, user_Q: Tensor, name: str, wanted: ListSettings, ranked: Predictions
 ) -> Iterator[MadeList]:
-    vector_QCP = learner.catalogue.projected_IP[ranked.rows_QC]
-    order_QN = diversified(ranked.score_QC, vector_QCP, wanted.size, wanted.diversity)
+    by_score_QN = torch.argsort(ranked.score_QC, dim=1, descending=True, stable=True)[:, : wanted.size]
+    order_QN = by_score_QN
+    if wanted.diversity.strength > 0:
+        vector_QCP = learner.catalogue.projected_IP[ranked.rows_QC]
+        order_QN = diversified(ranked.score_QC, vector_QCP, wanted.size, wanted.diversity)
     score_QN = ranked.score_QC.gather(1, order_QN)
     rows_QN = ranked.rows_QC.gather(1, order_QN)
-    by_score_QN = torch.argsort(ranked.score_QC, dim=1, descending=True, stable=True)[:, : wanted.size]
     moved_QN = wanted.diversity.strength * (order_QN != by_score_QN)
-    told = _reasons(learner, _taken(ranked.lists, order_QN), moved_QN)
+    shown_Q = (score_QN > -torch.inf).sum(1)
+    reasons = _reasons(learner, _taken(ranked.lists, order_QN), moved_QN)
+    told = Told(shown_Q.numpy(), rows_QN.numpy(), _rounded(score_QN), *reasons)
+    names = [*(scorer.name for scorer in learner.scorers), OTHERS, INTERACTION, DIVERSITY]
     # Numbers become Python's all at once: asked for one by one they would take longer than the ranking.
-    shown_Q = (score_QN > -torch.inf).sum(1).tolist()
-    scores, every_row = _rounded(score_QN).tolist(), rows_QN.numpy().tolist()
-    name_of = learner.catalogue.ids.name
-    for q, user in enumerate(user_Q.tolist()):
-        rows = every_row[q][: shown_Q[q]]
-        items = tuple(
-            Recommended(name_of(row), score, reasons)
-            for row, score, reasons in zip(rows, scores[q], told[q], strict=False)
-        )
-        yield MadeList(user, name, rows, items)
+    users, rows, shown = user_Q.tolist(), rows_QN.tolist(), shown_Q.tolist()
+    for q, items in enumerate(written(told, learner.catalogue.ids, names)):
+        yield MadeList(users[q], name, rows[q][: shown[q]], items)
 
 
 def scorers_of(learner: Learner, lists: Lists, place: int) -> tuple[Reason, ...]:
@@ -147,50 +152,38 @@ def _taken(lists: Lists, order_QN: Tensor) -> Lists:
     )
 
 
-def _reasons(learner: Learner, lists: Lists, moved_QN: Tensor) -> list[list[tuple[Reason, ...]]]:
+def _reasons(
+    learner: Learner, lists: Lists, moved_QN: Tensor
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Of each place in each list: the strongest scorers, then the others and their interaction; they sum to the score.
 
-    Last, where `moved_QN` is not 0, that diversity decided the place: it adds nothing.
+    Last, where `moved_QN` is not 0, that diversity decided the place: it adds
+    nothing. Returns names and numbers as `Told` has them.
     """
-    wanted = learner.settings.publishing.reasons
+    scorers = len(learner.scorers)
+    wanted = min(learner.settings.publishing.reasons, scorers)
     weight, contribution, interaction_QN = learner.weights.explain(lists)
     share_QNS = _by_scorer(learner, contribution)
     strongest_QNR = torch.argsort(share_QNS.abs(), dim=2, descending=True, stable=True)[..., :wanted]
     told_QNR = _rounded(share_QNS.gather(2, strongest_QNR))
-    rest_QN = np.round(share_QNS.sum(2).double().numpy() - told_QNR.sum(2), DECIMALS)
-    numbers = (
-        strongest_QNR.numpy(), _rounded(_by_scorer(learner, weight).gather(2, strongest_QNR)), told_QNR, rest_QN,
-        _rounded(interaction_QN), _rounded(moved_QN),
-    )  # fmt: skip
-    names = [scorer.name for scorer in learner.scorers]
-    return [
-        [_said(names, wanted, *of_place) for of_place in zip(*of_list, strict=True)]
-        for of_list in zip(*(number.tolist() for number in numbers), strict=True)
-    ]
+    name_QNR = np.full((*moved_QN.shape, wanted + 3), UNTOLD, dtype=np.int64)
+    number_QNR2 = np.zeros((*name_QNR.shape, 2))
+    name_QNR[..., :wanted] = strongest_QNR.numpy()
+    number_QNR2[..., :wanted, 0] = _rounded(_by_scorer(learner, weight).gather(2, strongest_QNR))
+    number_QNR2[..., :wanted, 1] = told_QNR
+    if wanted:
+        name_QNR[..., wanted] = scorers if scorers > wanted else UNTOLD
+        name_QNR[..., wanted + 1] = scorers + 1
+    number_QNR2[..., wanted : wanted + 2, 0] = 1.0
+    number_QNR2[..., wanted, 1] = np.round(share_QNS.sum(2).double().numpy() - told_QNR.sum(2), DECIMALS)
+    number_QNR2[..., wanted + 1, 1] = _rounded(interaction_QN)
+    number_QNR2[..., wanted + 2, 0] = moved = _rounded(moved_QN)
+    name_QNR[..., wanted + 2] = np.where(moved > 0, scorers + 2, UNTOLD)
+    return name_QNR, number_QNR2
 
 
 def _rounded(number: Tensor) -> NDArray[np.float64]:
     return np.round(number.double().numpy(), DECIMALS)
-
-
-def _said(
-    names: Sequence[str],
-    wanted: int,
-    strongest: Sequence[int],
-    weights: Sequence[float],
-    shares: Sequence[float],
-    rest: float,
-    interaction: float,
-    moved: float,
-) -> tuple[Reason, ...]:
-    told = [Reason(names[s], weight, share) for s, weight, share in zip(strongest, weights, shares, strict=True)]
-    if wanted:
-        if len(names) > wanted:
-            told.append(Reason(OTHERS, 1.0, rest))
-        told.append(Reason(INTERACTION, 1.0, interaction))
-    if moved > 0:
-        told.append(Reason(DIVERSITY, moved, 0.0))
-    return tuple(told)
 
 
 def similar(
@@ -207,9 +200,10 @@ def similar(
     score_QI[:, ~learner.catalogue.showable(watermark, learner.undescribed)] = 0
     score_QI[torch.arange(len(rows)), row_Q] = 0
     best_QN = top(score_QI, size)
-    for q, row in enumerate(rows):
-        found = [(i, score_QI[q, i].item()) for i in best_QN[q].tolist()]
-        yield row, [SimilarItem(learner.catalogue.ids.name(i), round(s, DECIMALS)) for i, s in found if s > 0]
+    name_of = learner.catalogue.ids.name
+    for row, best, scores in zip(rows, best_QN.tolist(), score_QI.gather(1, best_QN).tolist(), strict=True):
+        found = zip(best, scores, strict=True)
+        yield row, [SimilarItem(name_of(i), round(s, DECIMALS)) for i, s in found if s > 0]
 
 
 def trending(learner: Learner, count_I: Tensor, size: int, watermark: int) -> tuple[Recommended, ...]:

@@ -12,6 +12,8 @@ from numba import njit
 
 LEAST = np.int32(-(2**31))
 FEW = 256
+LONGEST = 64
+"""Of so many scores in a row at most the greatest is noted: where it is not among the best, none of them is."""
 
 
 @njit(cache=True, nogil=True)
@@ -36,8 +38,9 @@ def floor_of(key, wanted):
     """A key that at least `wanted` reach: dealt into so many hands, the least of the hands' greatest."""
     greatest = key[:wanted].copy()
     for start in range(wanted, key.shape[0], wanted):
-        for hand in range(min(wanted, key.shape[0] - start)):
-            greatest[hand] = max(greatest[hand], key[start + hand])
+        dealt = key[start : min(start + wanted, key.shape[0])]
+        for hand in range(dealt.shape[0]):
+            greatest[hand] = max(greatest[hand], dealt[hand])
     return greatest.min()
 
 
@@ -61,6 +64,28 @@ def _last_wanted(key, n, wanted):
 
 
 @njit(cache=True, nogil=True)
+def _key_each(bits_I, banned_I, key_I):
+    """Scores as whole numbers of the same order, LEAST where banned.
+
+    Floats are in order if of negative ones all bits but the sign are turned; -0 is 0.
+    """
+    for i in range(key_I.shape[0]):
+        b = bits_I[i]
+        b = b if b >= 0 else (np.int32(0) if b == LEAST else b ^ np.int32(0x7FFFFFFF))
+        key_I[i] = LEAST if banned_I[i] else b
+
+
+@njit(cache=True, nogil=True)
+def _greatest_each(key_I, span, greatest):
+    """The greatest of every `span` keys in a row."""
+    for at in range(greatest.shape[0]):
+        part, most = key_I[at * span : min((at + 1) * span, key_I.shape[0])], LEAST
+        for i in range(part.shape[0]):
+            most = max(most, part[i])
+        greatest[at] = most
+
+
+@njit(cache=True, nogil=True)
 def best_rows(score_RI, banned_QI, found_QN, meant_QN):
     """Per question the rows of the greatest scores, greatest first, of equals the first ones; banned ones last of all.
 
@@ -71,22 +96,24 @@ def best_rows(score_RI, banned_QI, found_QN, meant_QN):
     if wanted == 0:
         return
     bits = score_RI.view(np.int32)
-    key = np.empty(items, np.int32)
+    span = min(max(items // (2 * wanted), 1), LONGEST)
+    spans = (items + span - 1) // span
+    key, greatest = np.empty(items, np.int32), np.empty(spans, np.int32)
     row, high = np.empty(items, np.int32), np.empty(items, np.int32)
     rank = np.empty(wanted, np.int32)
     for q in range(banned_QI.shape[0]):
         r = q if score_RI.shape[0] > 1 else 0
-        for i in range(items):
-            # As whole numbers floats are in order if of negative ones all bits but the sign are turned; -0 is 0.
-            b = bits[r, i]
-            b = b if b >= 0 else (np.int32(0) if b == LEAST else b ^ np.int32(0x7FFFFFFF))
-            key[i] = LEAST if banned_QI[q, i] else b
-        floor, size = floor_of(key, wanted), 0
-        for i in range(items):
-            if key[i] >= floor:
-                row[size] = i
-                high[size] = key[i]
-                size += 1
+        _key_each(bits[r], banned_QI[q], key)
+        _greatest_each(key, span, greatest)
+        floor, size = _last_wanted(greatest, spans, wanted), 0
+        for at in range(spans):
+            if greatest[at] < floor:
+                continue
+            for i in range(at * span, min((at + 1) * span, items)):
+                if key[i] >= floor:
+                    row[size] = i
+                    high[size] = key[i]
+                    size += 1
         last = _last_wanted(high, size, wanted)
         above = 0
         for i in range(size):
@@ -108,59 +135,93 @@ def best_rows(score_RI, banned_QI, found_QN, meant_QN):
 
 
 @njit(cache=True, nogil=True)
-def _above_each(value, n, rank):
-    """rank[c] = how many of the first n values are greater than the c-th."""
+def _above_each(value, n, rank, high, place):
+    """rank[c] = how many of the first n values are greater than the c-th. `high` and `place` are room for n.
+
+    Those equal to the least have all others above them, and are many where a
+    column says something of few items: only the others are compared in pairs.
+    """
     if n > FEW:
         order = np.argsort(-value[:n], kind="mergesort")
         above = np.int32(0)
-        for place in range(n):
-            if place > 0 and value[order[place]] < value[order[place - 1]]:
-                above = np.int32(place)
-            rank[order[place]] = above
+        for at in range(n):
+            if at > 0 and value[order[at]] < value[order[at - 1]]:
+                above = np.int32(at)
+            rank[order[at]] = above
         return
+    least, m = value[:n].min(), 0
     for c in range(n):
-        mine = value[c]
+        if value[c] > least:
+            high[m] = value[c]
+            place[m] = c
+            m += 1
+    rank[:n] = m
+    for c in range(m):
+        mine = high[c]
         above = np.int32(0)
-        for other in range(n):
-            above += np.int32(value[other] > mine)
-        rank[c] = above
+        for other in range(m):
+            above += np.int32(high[other] > mine)
+        rank[place[c]] = above
 
 
 @njit(cache=True, nogil=True)
-def compare(value_QCS, present_QC, asked_S, noise, place_C, out_QCK):
-    """Each column within its list: z-scores to 4, then what `place_C` says of each one's rank; equals share it.
-
-    Both are 0 for what is not present and in a column that was not asked; all
-    that differs by less than ten times the `noise` has no rank.
-    """
-    questions, size, columns = value_QCS.shape
-    value, rank = np.empty(size, np.float32), np.empty(size, np.int32)
-    here = np.empty(size, np.int64)
-    for q in range(questions):
-        n = 0
-        for c in range(size):
-            if present_QC[q, c]:
-                here[n] = c
-                n += 1
-            for k in range(2 * columns):
-                out_QCK[q, c, k] = 0
+def _spread(value_NS, n, mean_S, deviation_S):
+    """Each column's mean and standard deviation over n rows, added up in their order."""
+    columns = value_NS.shape[1]
+    mean_S[:] = 0
+    for c in range(n):
         for s in range(columns):
-            if not asked_S[s] or n == 0:
+            mean_S[s] += value_NS[c, s]
+    mean_S /= n
+    deviation_S[:] = 0
+    for c in range(n):
+        for s in range(columns):
+            deviation_S[s] += (value_NS[c, s] - mean_S[s]) ** 2
+    deviation_S[:] = np.sqrt(deviation_S / n)
+
+
+@njit(cache=True, nogil=True)
+def _gather(score_CS, log_CS, logarithmic_S, present_C, here, value_NS):
+    """The values of those present, and where they stand; returns how many there are."""
+    n = 0
+    for c in range(score_CS.shape[0]):
+        if present_C[c]:
+            here[n] = c
+            for s in range(score_CS.shape[1]):
+                value_NS[n, s] = log_CS[c, s] if logarithmic_S[s] else score_CS[c, s]
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def compare(score_QCS, log_QCS, logarithmic_S, present_QC, asked_S, noise, place_C, out_QCK):
+    """Each column, or its logarithm, within its list: z-scores to 4, then what `place_C` says of each one's rank.
+
+    Equals share a rank. Both are 0 for what is not present and in a column that
+    was not asked; all that differs by less than ten times the `noise` has no rank.
+    """
+    questions, size, columns = score_QCS.shape
+    value_NS = np.empty((size, columns), np.float32)
+    value, rank = np.empty(size, np.float32), np.empty(size, np.int32)
+    high, place = np.empty(size, np.float32), np.empty(size, np.int32)
+    mean_S, deviation_S = np.empty(columns, np.float64), np.empty(columns, np.float64)
+    here = np.empty(size, np.int64)
+    out_QCK[:] = 0
+    for q in range(questions):
+        n = _gather(score_QCS[q], log_QCS[q], logarithmic_S, present_QC[q], here, value_NS)
+        if n == 0:
+            continue
+        _spread(value_NS, n, mean_S, deviation_S)
+        for s in range(columns):
+            if not asked_S[s]:
                 continue
-            total, square = 0.0, 0.0
+            scale = 1 / (deviation_S[s] + noise)
             for c in range(n):
-                value[c] = value_QCS[q, here[c], s]
-                total += value[c]
-            mean = total / n
-            for c in range(n):
-                square += (value[c] - mean) ** 2
-            deviation = np.sqrt(square / n)
-            scale = 1 / (deviation + noise)
-            for c in range(n):
-                out_QCK[q, here[c], s] = min(max((value[c] - mean) * scale, -4.0), 4.0)
-            if deviation <= 10 * noise:
+                value[c] = value_NS[c, s]
+                out_QCK[q, here[c], s] = min(max((value[c] - mean_S[s]) * scale, -4.0), 4.0)
+            if deviation_S[s] <= 10 * noise:
                 continue
-            _above_each(value, n, rank)
+            _above_each(value, n, rank, high, place)
             for c in range(n):
                 out_QCK[q, here[c], columns + s] = place_C[rank[c]]
 

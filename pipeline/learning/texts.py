@@ -33,6 +33,8 @@ class Texts:
         number_QL = NO_ITEM - 1 - item_QL.long()
         size = self.ring_NP.shape[0]
         held_QL = (number_QL >= 0) & (number_QL >= int(self.written) - size)
+        if not bool(held_QL.any()):
+            return torch.zeros(1, 1, 1).expand(*held_QL.shape, PROJECTED)
         return self.ring_NP[number_QL.clamp(min=0) % size] * held_QL[:, :, None]
 
     def latest(self, history: History) -> Tensor:

@@ -50,13 +50,14 @@ def features(score_QCS: Tensor, logarithmic_S: Tensor, present_QC: Tensor, asked
 
     Both are 0 in a column that says the same of all candidates, or was not asked (default: all were).
     """
-    value_QCS = torch.where(logarithmic_S, torch.log(score_QCS.clamp(min=0) + 1e-6), score_QCS)
+    log_QCS = torch.log(score_QCS.clamp(min=0) + 1e-6)
     asked_S = torch.ones_like(logarithmic_S) if asked_S is None else asked_S
     place_C = 1 - torch.log1p(torch.arange(score_QCS.shape[1], dtype=torch.float32)) / 2.5
     out_QCK = torch.empty(*score_QCS.shape[:2], 2 * score_QCS.shape[2])
     compare(
-        value_QCS.contiguous().numpy(), present_QC.numpy(), asked_S.numpy(), NOISE, place_C.numpy(), out_QCK.numpy()
-    )
+        score_QCS.contiguous().numpy(), log_QCS.contiguous().numpy(), logarithmic_S.numpy(), present_QC.numpy(),
+        asked_S.numpy(), NOISE, place_C.numpy(), out_QCK.numpy(),
+    )  # fmt: skip
     return out_QCK
 
 

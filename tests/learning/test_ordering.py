@@ -59,9 +59,12 @@ def test_a_rank_is_how_many_of_those_present_are_greater(seed: int, size: int) -
     value_QCS[:, 0], present_QC[:, 0] = 5.0, True  # so that hardly a column says the same of all
     out_QCK = torch.empty(2, size, 6)
     places = torch.arange(1, size + 1).float()
+    all_asked_S, logarithmic_S = torch.ones(3, dtype=torch.bool), torch.tensor([False, True, False])
+    score_QCS, log_QCS = value_QCS.clone(), torch.full_like(value_QCS, torch.nan)
+    score_QCS[:, :, 1], log_QCS[:, :, 1] = torch.nan, value_QCS[:, :, 1]
     compare(
-        value_QCS.numpy(), present_QC.numpy(), torch.ones(3, dtype=torch.bool).numpy(), 1e-12, places.numpy(),
-        out_QCK.numpy(),
+        score_QCS.numpy(), log_QCS.numpy(), logarithmic_S.numpy(), present_QC.numpy(), all_asked_S.numpy(), 1e-12,
+        places.numpy(), out_QCK.numpy(),
     )  # fmt: skip
     greater_QCCS = (value_QCS[:, None, :, :] > value_QCS[:, :, None, :]) & present_QC[:, None, :, None]
     rank_QCS = torch.where(present_QC[:, :, None], 1 + greater_QCCS.sum(2), 0)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.learning import dot_kernels
 from pipeline.learning import sparse_kernels as kernels
 from pipeline.learning.batch import History, Questions, disliked_of, liked_of
 from pipeline.learning.catalogue import Catalogue
@@ -48,11 +49,12 @@ class Content:
         vector_QLP, weight_QL = self._recent(history)
         mean_QP = torch.nn.functional.normalize((vector_QLP * weight_QL[:, :, None]).sum(1), dim=1)
         disliked_QL = disliked_of(history.code_QL[:, :RECENT])
+        reach = RECENT if bool(disliked_QL.any()) else 0
         asked = _Asked(
             mean_QP,
             self._texts.latest(history),
-            (vector_QLP * ~disliked_QL[:, :, None])[:, :NEAREST_OF],
-            vector_QLP * disliked_QL[:, :, None] if bool(disliked_QL.any()) else None,
+            vector_QLP[:, :NEAREST_OF] * ~disliked_QL[:, :NEAREST_OF, None],
+            vector_QLP[:, :reach] * disliked_QL[:, :reach, None],
             history.item_QL[:, :NEAREST_OF].contiguous(),
             ~disliked_QL[:, :NEAREST_OF],
         )
@@ -89,7 +91,7 @@ class _Asked:
     mean_QP: Tensor
     said_QP: Tensor
     near_QLP: Tensor
-    disliked_QLP: Tensor | None
+    disliked_QLP: Tensor
     item_QL: Tensor
     counts_QL: Tensor
 
@@ -131,10 +133,9 @@ class _ContentAnswer(RowsAnswer):
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, 3] scores of these rows."""
-        vector_QCP = self._catalogue.projected_IP[rows_QC]
-        means_QP2 = torch.stack([self._asked.mean_QP, self._asked.said_QP], dim=2)
-        mean_QC, said_QC = (vector_QCP @ means_QP2).unbind(2)
-        nearest_QC = (vector_QCP @ self._asked.near_QLP.mT).amax(2)
-        if self._asked.disliked_QLP is not None:
-            nearest_QC = nearest_QC - (vector_QCP @ self._asked.disliked_QLP.mT).amax(2).clamp(min=0)
-        return torch.stack([mean_QC, nearest_QC, said_QC], dim=2)
+        asked, out_QC3 = self._asked, torch.empty(*rows_QC.shape, 3)
+        dot_kernels.cosines(
+            self._catalogue.projected_IP.numpy(), rows_QC.numpy(), asked.mean_QP.numpy(), asked.said_QP.numpy(),
+            asked.near_QLP.numpy(), asked.disliked_QLP.numpy(), out_QC3.numpy(),
+        )  # fmt: skip
+        return out_QC3

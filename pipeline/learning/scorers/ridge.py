@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.learning import ridge_kernels
 from pipeline.learning.arena import grown
-from pipeline.learning.batch import History, Questions, liked_of
+from pipeline.learning.batch import Questions
 from pipeline.learning.ordering import best
 from pipeline.learning.scorer import Answer, Column, EmptyAnswer, Observation
 from pipeline.learning.users import Users
@@ -51,7 +51,13 @@ class Ridge:
         """The decayed history times B."""
         if len(self.item_R) == 0:
             return EmptyAnswer(len(self.columns), questions)
-        score_QR = self._rows(questions.history, DECAY, OTHERS) @ self.weight_RR
+        history = questions.history
+        decay_L = DECAY ** torch.arange(history.item_QL.shape[1])
+        score_QR = torch.zeros(len(questions), len(self.item_R))
+        ridge_kernels.add_rows(
+            self._slot_I.numpy(), history.item_QL.numpy(), history.code_QL.numpy(),
+            torch.stack([OTHERS * decay_L, decay_L]).numpy(), self.weight_RR.numpy(), score_QR.numpy(),
+        )  # fmt: skip
         return _Covered(score_QR, self.item_R, self._slot_I, questions.banned_QI.shape[1])
 
     def observe(self, seen: Observation) -> None:
@@ -90,24 +96,14 @@ class Ridge:
         gram_RR = torch.eye(most) * PENALTY
         for start in range(0, len(latest), 1024):
             history, _ = self._users.windows(latest[start : start + 1024], 0)
-            slot_UL = torch.where(liked_of(history.code_QL), self._slots(history), -1)
-            ridge_kernels.add_pairs(slot_UL.numpy(), gram_RR.numpy())
-        inverse_RR = torch.linalg.inv(gram_RR)
+            ridge_kernels.add_pairs(
+                self._slot_I.numpy(), history.item_QL.numpy(), history.code_QL.numpy(), gram_RR.numpy()
+            )
+        # Of a symmetric matrix the factor is half of the work, and the inverse is symmetric to the last bit.
+        inverse_RR = torch.cholesky_inverse(torch.linalg.cholesky(gram_RR))
         # Row by row: a snapshot keeps no strides, and products of another layout round otherwise.
         self.weight_RR = (-inverse_RR / inverse_RR.diagonal()).contiguous()
         self.weight_RR.fill_diagonal_(0)
-
-    def _slots(self, history: History) -> Tensor:
-        """[Q, L] the row of the solution of each item in histories, -1 for none."""
-        item_QL = history.item_QL.long()
-        return torch.where(item_QL >= 0, self._slot_I[item_QL.clamp(min=0)], -1)
-
-    def _rows(self, history: History, decay: float, others: float) -> Tensor:
-        """[Q, R] histories over the covered items: decay^lag, times `others` where not liked."""
-        slot_QL = self._slots(history)
-        weight_QL = torch.where(liked_of(history.code_QL), 1.0, others) * decay ** torch.arange(slot_QL.shape[1])
-        out_QR = torch.zeros(len(slot_QL), len(self.item_R))
-        return out_QR.scatter_add_(1, slot_QL.clamp(min=0), weight_QL * (slot_QL >= 0))
 
 
 class _Covered:
