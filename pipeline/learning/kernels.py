@@ -29,14 +29,30 @@ def emit(ring_item, ring_code, ring_time, slot_U, count, user, row, out_item, ou
 
 
 @njit(cache=True, nogil=True)
-def ban_consumed(head, node_item, node_next, user, mask):
-    """Set mask[item] for each item that the user has consumed."""
-    node = head[user]
-    while node >= 0:
-        item = node_item[node]
-        if item < mask.shape[0]:
-            mask[item] = True
-        node = node_next[node]
+def measure_chains(node_item, node_next, head_Q, items, start_Q, stop_Q):
+    """Where each chain's rows below `items` will stand, one chain after the other; returns how many there are."""
+    end = 0
+    for q in range(head_Q.shape[0]):
+        start_Q[q] = end
+        node = head_Q[q]
+        while node >= 0:
+            end += node_item[node] < items
+            node = node_next[node]
+        stop_Q[q] = end
+    return end
+
+
+@njit(cache=True, nogil=True)
+def read_chains(node_item, node_next, head_Q, items, start_Q, row_T):
+    """Each chain's rows below `items`."""
+    for q in range(head_Q.shape[0]):
+        at = start_Q[q]
+        node = head_Q[q]
+        while node >= 0:
+            if node_item[node] < items:
+                row_T[at] = node_item[node]
+                at += 1
+            node = node_next[node]
 
 
 @njit(cache=True, nogil=True)
@@ -91,9 +107,12 @@ def push(ring_item, ring_code, ring_time, slot_U, count, user, item, code, time)
 def advance(
     ring_item, ring_code, ring_time, slot_U, count, head, node_item, node_next, nodes,
     user_B, item_B, code_B, time_B, consumes_B, question_B,
-    out_item, out_code, out_time, out_count, out_seen, out_mask,
+    out_item, out_code, out_time, out_count, out_seen, out_head,
 ):  # fmt: skip
-    """Take events in order: note each user's history just before, then append the event to it."""
+    """Take events in order: note each user's history just before, then append the event to it.
+
+    `out_head` is where a question's consumed chain begins: it only ever grows at its head.
+    """
     for b in range(user_B.shape[0]):
         user = user_B[b]
         item = item_B[b]
@@ -101,7 +120,7 @@ def advance(
         out_count[b] = count[user]
         out_seen[b] = item >= 0 and has_consumed(head, node_item, node_next, user, item)
         if question_B[b] >= 0:
-            ban_consumed(head, node_item, node_next, user, out_mask[question_B[b]])
+            out_head[question_B[b]] = head[user]
         if item >= 0:
             push(ring_item, ring_code, ring_time, slot_U, count, user, item, code_B[b], time_B[b])
             if consumes_B[b] and not out_seen[b]:
@@ -109,14 +128,10 @@ def advance(
 
 
 @njit(cache=True, nogil=True)
-def windows(
-    ring_item, ring_code, ring_time, slot_U, count, head, node_item, node_next, user_Q,
-    out_item, out_code, out_time, out_mask,
-):  # fmt: skip
-    """Histories and consumed masks of users as they are now."""
+def windows(ring_item, ring_code, ring_time, slot_U, count, user_Q, out_item, out_code, out_time):
+    """Histories of users as they are now."""
     for q in range(user_Q.shape[0]):
         emit(ring_item, ring_code, ring_time, slot_U, count, user_Q[q], q, out_item, out_code, out_time)
-        ban_consumed(head, node_item, node_next, user_Q[q], out_mask[q])
 
 
 @njit(cache=True, nogil=True)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.learning.banned import Banned, Rows
 from pipeline.learning.batch import History, Questions, top
 from pipeline.learning.diversity import diversified
 from pipeline.learning.learner import Learner, Predictions
@@ -47,7 +48,7 @@ def recommend(learner: Learner, users: Sequence[int], watermark: int) -> Iterato
 
 
 def _recommend(learner: Learner, user_Q: Tensor, watermark: int) -> Iterator[MadeList]:
-    history, consumed_QI = learner.users.windows(user_Q, len(learner.catalogue))
+    history, consumed = learner.users.windows(user_Q, len(learner.catalogue))
     if len(learner.catalogue) == 0:
         for name in learner.settings.publishing.lists:
             yield from (MadeList(user, name, [], ()) for user in user_Q.tolist())
@@ -55,8 +56,8 @@ def _recommend(learner: Learner, user_Q: Tensor, watermark: int) -> Iterator[Mad
     questions = question(learner, user_Q, history, watermark)
     answers = learner.ask(questions)
     for name, wanted in learner.settings.publishing.lists.items():
-        banned_QI = banned(learner, wanted, questions.banned_QI, consumed_QI)
-        yield from _explained(learner, user_Q, name, wanted, learner.rank(questions, answers, banned_QI))
+        ranked = learner.rank(questions, answers, banned(learner, wanted, questions.banned.shown_I, consumed))
+        yield from _explained(learner, user_Q, name, wanted, ranked)
 
 
 def pulled(
@@ -78,24 +79,23 @@ def pulled(
 
 def ranking(learner: Learner, user: int, wanted: ListSettings, watermark: int) -> tuple[Questions, Predictions]:
     """What a list of one user is chosen from: the question, and its candidates with their scores; changes nothing."""
-    history, consumed_QI = learner.users.glimpse(user, len(learner.catalogue))
+    history, consumed = learner.users.glimpse(user, len(learner.catalogue))
     asked = question(learner, torch.tensor([user]), history, watermark)
-    banned_QI = banned(learner, wanted, asked.banned_QI, consumed_QI)
-    return asked, learner.rank(asked, learner.ask(asked), banned_QI)
+    return asked, learner.rank(asked, learner.ask(asked), banned(learner, wanted, asked.banned.shown_I, consumed))
 
 
 def question(learner: Learner, user_Q: Tensor, history: History, watermark: int) -> Questions:
     """What each of these users would like next; banned is what nobody may be shown."""
-    showable_I = learner.catalogue.showable(watermark, learner.undescribed)
-    hidden_QI = ~showable_I[None, :].expand(len(user_Q), -1)
-    return Questions(user_Q, history, hidden_QI, learner.circumstances.of(user_Q))
+    shown_I = learner.catalogue.showable(watermark, learner.undescribed)
+    banned = Banned(shown_I, Rows.none(len(user_Q)))
+    return Questions(user_Q, history, banned, learner.circumstances.of(user_Q))
 
 
-def banned(learner: Learner, wanted: ListSettings, hidden_QI: Tensor, consumed_QI: Tensor) -> Tensor:
-    """[Q, I] what a list may not show these users."""
-    banned_QI = hidden_QI if wanted.allow_repeats else hidden_QI | consumed_QI
+def banned(learner: Learner, wanted: ListSettings, shown_I: Tensor, consumed: Rows) -> Banned:
+    """What a list may not show these users."""
     admitted_I = learner.catalogue.admitted(wanted)
-    return banned_QI if admitted_I is None else banned_QI | ~admitted_I
+    gone = Rows.none(len(consumed)) if wanted.allow_repeats else consumed
+    return Banned(shown_I if admitted_I is None else shown_I & admitted_I, gone)
 
 
 def _explained(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.learning.arena import grown
+from pipeline.learning.banned import Banned, Rows
 from pipeline.learning.batch import NO_ITEM
 from pipeline.learning.ordering import best
 
@@ -63,9 +65,8 @@ class Nearest:
 
     def _work_out(self, rows: Tensor) -> None:
         cosine_RI = (self._whole_IP[rows] @ self._whole_IP[: self._items].T) / LEVELS**2
-        itself_RI = torch.zeros(cosine_RI.shape, dtype=torch.bool)
-        itself_RI[torch.arange(len(rows)), rows] = True
-        near_RN, _ = best(cosine_RI, itself_RI, LISTED)
+        everybody, at = torch.ones(self._items, dtype=torch.bool), np.arange(len(rows))
+        near_RN, _ = best(cosine_RI, Banned(everybody, Rows(at, at + 1, rows.int().numpy())), LISTED)
         found_RN = cosine_RI.gather(1, near_RN)
         good_RN = (found_RN > 0) & (near_RN != rows[:, None])
         size = near_RN.shape[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,27 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning import sparse_kernels as kernels
+from pipeline.learning.banned import Banned
+from pipeline.learning.batch import NO_ITEM
+from pipeline.learning.scratch import Scratch
 
 SPARE = 512
 """Rows of a shared order beyond those wanted, for what is banned to one user or another."""
-
-
-class Scratch(threading.local):
-    """Room for one number of each item, all alike between two uses: to clear it costs what was used of it.
-
-    Each thread has its own: kernels run without the GIL.
-    """
-
-    def __init__(self, fill: float, dtype: type[np.generic], width: tuple[int, ...] = ()) -> None:
-        self._fill = fill
-        self._room = np.full((0, *width), fill, dtype=dtype)
-
-    def of(self, items: int) -> NDArray[np.generic]:
-        """At least so many rows, as they were left."""
-        if items > len(self._room):
-            shape = (max(items, 2 * len(self._room)), *self._room.shape[1:])
-            self._room = np.full(shape, self._fill, dtype=self._room.dtype)
-        return self._room
 
 
 @dataclass(frozen=True)
@@ -63,11 +47,11 @@ class SparseAnswer:
         self._listed = listed
         self._items = items
 
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        listed, (found_QN, meant_QN) = self._listed, places(banned_QI, n)
+        listed, (found_QN, meant_QN) = self._listed, places(banned, n)
         kernels.best_listed(
-            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, column, banned_QI.numpy(),
+            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, column, banned.arrays(),
             found_QN.numpy(), meant_QN.numpy(),
         )  # fmt: skip
         return found_QN, meant_QN
@@ -81,6 +65,17 @@ class SparseAnswer:
             self._place.of(self._items), out_QCS.numpy(),
         )  # fmt: skip
         return out_QCS
+
+    def ranked(self, column: int, banned: Banned, target_Q: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """[Q] each target's rank in the whole catalogue and [Q, n] its first rows, as `ranks.rank_of` and `best`."""
+        rows_QN, meant_QN = self.propose(column, n, banned)
+        top_QN, rank_Q = torch.where(meant_QN, rows_QN, NO_ITEM), torch.empty_like(target_Q)
+        listed = self._listed
+        kernels.rank_listed(
+            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, column, banned.arrays(),
+            banned.left().numpy(), target_Q.numpy(), rank_Q.numpy(), top_QN.numpy(),
+        )  # fmt: skip
+        return rank_Q, top_QN
 
     def whole(self, column: int) -> Tensor:
         """[Q, I] the column."""
@@ -114,15 +109,15 @@ class Order:
                 return
             size = 4 * len(order_N)
 
-    def best(self, banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    def best(self, banned: Banned, n: int) -> tuple[Tensor, Tensor]:
         """As `ordering.best`."""
-        found_QN, meant_QN = places(banned_QI, n)
+        found_QN, meant_QN = places(banned, n)
 
         def take(order_N: NDArray[np.int64], complete: bool) -> bool:
             there_N = self.score_I.numpy()[order_N]
             good_N = (there_N != 0) & (there_N > -np.inf)
             enough = kernels.best_shared(
-                order_N, good_N, complete, banned_QI.numpy(), found_QN.numpy(), meant_QN.numpy()
+                order_N, good_N, complete, banned.arrays(), found_QN.numpy(), meant_QN.numpy()
             )
             return bool(enough)
 
@@ -134,17 +129,17 @@ _sums = Scratch(-1, np.float32)
 
 
 def fused(
-    rows_QP: Tensor, share_QP: Tensor, filler_I: Tensor, order: Order, banned_QI: Tensor, n: int
+    rows_QP: Tensor, share_QP: Tensor, filler_I: Tensor, order: Order, banned: Banned, n: int
 ) -> tuple[Tensor, Tensor]:
     """[Q, n] rows of the greatest filler plus shares (0: not proposed), and whether each may stand.
 
     `order` is that of the filler, which is above 0.
     """
-    found_QN, present_QN = places(banned_QI, n)
+    found_QN, present_QN = places(banned, n)
 
     def take(order_N: NDArray[np.int64], complete: bool) -> bool:
         enough = kernels.fuse(
-            rows_QP.numpy(), share_QP.numpy(), filler_I.numpy(), order_N, complete, banned_QI.numpy(),
+            rows_QP.numpy(), share_QP.numpy(), filler_I.numpy(), order_N, complete, banned.arrays(),
             _sums.of(len(filler_I)), found_QN.numpy(), present_QN.numpy(),
         )  # fmt: skip
         return bool(enough)
@@ -168,8 +163,7 @@ def falling(score_I: NDArray[np.float32], n: int) -> NDArray[np.int64]:
     return len(score_I) - 1 - (np.sort(key_I)[::-1][:n] & 0x7FFFFFFF)
 
 
-def places(banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def places(banned: Banned, n: int) -> tuple[Tensor, Tensor]:
     """Room for n proposed rows of each question, and whether each is meant."""
-    questions, items = banned_QI.shape
-    shape = (questions, min(n, items))
+    shape = (len(banned), min(n, banned.items))
     return torch.empty(shape, dtype=torch.int64), torch.empty(shape, dtype=torch.bool)

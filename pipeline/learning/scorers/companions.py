@@ -13,7 +13,8 @@ from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions
 from pipeline.learning.paging import Slotted
 from pipeline.learning.scorer import Column, Observation
-from pipeline.learning.sparse import Scratch, SparseAnswer, room_for
+from pipeline.learning.scratch import Scratch
+from pipeline.learning.sparse import SparseAnswer, room_for
 from pipeline.learning.users import Users
 
 ADMIRERS = 256
@@ -133,7 +134,7 @@ class Companions:
 
     def ask(self, questions: Questions) -> SparseAnswer:
         """Score what the nearest users like."""
-        items, history = questions.banned_QI.shape[1], questions.history
+        items, history = questions.shape[1], questions.history
         found_QK = np.empty((len(questions), COMPANIONS), dtype=np.int64)
         score_QK = np.empty((len(questions), COMPANIONS), dtype=np.float32)
         nearest(

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from pipeline.learning import sparse_kernels as kernels
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import History, Questions, disliked_of, liked_of
 from pipeline.learning.catalogue import Catalogue
 from pipeline.learning.ordering import best
 from pipeline.learning.scorer import Answer, Column, Observation, RowsAnswer
-from pipeline.learning.sparse import Scratch, places
+from pipeline.learning.scratch import Scratch
+from pipeline.learning.sparse import places
 from pipeline.learning.texts import Texts
 
 NEAREST_OF = 10
@@ -56,7 +58,7 @@ class Content:
             history.item_QL[:, :NEAREST_OF].contiguous(),
             ~disliked_QL[:, :NEAREST_OF],
         )
-        return _ContentAnswer(asked, self._catalogue, questions.banned_QI.shape[1])
+        return _ContentAnswer(asked, self._catalogue, questions.shape[1])
 
     def observe(self, seen: Observation) -> None:
         """The text says it all."""
@@ -109,14 +111,14 @@ class _ContentAnswer(RowsAnswer):
         self._asked = asked
         self._catalogue = catalogue
 
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        rows_QN, meant_QN = places(banned_QI, n)
+        rows_QN, meant_QN = places(banned, n)
         if column == NEAREST:
             item_QL, counts_QL = self._asked.item_QL, self._asked.counts_QL
             near_IN, cosine_IN = self._catalogue.nearest.of(item_QL[counts_QL & (item_QL >= 0)].long())
             kernels.best_of_near(
-                item_QL.numpy(), counts_QL.numpy(), near_IN.numpy(), cosine_IN.numpy(), banned_QI.numpy(),
+                item_QL.numpy(), counts_QL.numpy(), near_IN.numpy(), cosine_IN.numpy(), banned.arrays(),
                 self._most.of(self._items), rows_QN.numpy(), meant_QN.numpy(),
             )  # fmt: skip
             return rows_QN, meant_QN
@@ -126,7 +128,7 @@ class _ContentAnswer(RowsAnswer):
         meant_QN.zero_()
         if len(asking) > 0:
             whole_AI = asked_QP[asking] @ self._catalogue.projected_IP[: self._items].T
-            rows_QN[asking], meant_QN[asking] = best(whole_AI, banned_QI[asking], n)
+            rows_QN[asking], meant_QN[asking] = best(whole_AI, banned[asking], n)
         return rows_QN, meant_QN
 
     def at(self, rows_QC: Tensor) -> Tensor:

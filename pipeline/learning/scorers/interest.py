@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pipeline.learning.banned import Rows
 from pipeline.learning.batch import NO_ITEM, History, Questions, consumes_of, liked_of
 from pipeline.learning.catalogue import Catalogue
 from pipeline.learning.drift import Reaction
@@ -71,7 +72,7 @@ class Interest:
     @torch.no_grad()
     def ask(self, questions: Questions) -> DenseAnswer:
         """Logits of the whole catalogue for a like, from the averaged weights."""
-        items = questions.banned_QI.shape[1]
+        items = questions.shape[1]
         seen = tokens(questions.history, self._length).trimmed()
         weights = self.trainer.served
         asked_QT = torch.ones(len(questions), seen.item_QT.shape[1] + 1, dtype=torch.int64, device=self._device)
@@ -141,7 +142,7 @@ class Interest:
         if len(user_W) == 0:
             return float("nan")
         generator = self._generator()
-        history, consumed_WI = self._users.windows(user_W, len(self._catalogue))
+        history, consumed = self._users.windows(user_W, len(self._catalogue))
         if not newest:
             spare = (history.count_Q.clamp(max=history.item_QL.shape[1]) - self._length - 1).clamp(min=0)
             late = torch.arange(len(user_W)) < WINDOWS // 4
@@ -149,14 +150,14 @@ class Interest:
             history = moved_back(history, steps)
         mixed_Q = torch.rand(len(user_W), generator=generator) < SHUFFLED_SHARE
         history = shuffled_pages(history, generator, mixed_Q)
-        loss = self._loss(history, consumed_WI, generator)
+        loss = self._loss(history, consumed, generator)
         if loss is None:
             return float("nan")
         self.trainer.step(loss)
         self.progress[2] += 1
         return float(loss.detach())
 
-    def _loss(self, history: History, consumed_WI: Tensor, generator: torch.Generator) -> Tensor | None:
+    def _loss(self, history: History, consumed: Rows, generator: torch.Generator) -> Tensor | None:
         """Softmax cross-entropy of each next item given the entries before it, over what could then be shown."""
         whole = tokens(history, self._length + 1).trimmed()
         past = whole.until(-1)
@@ -176,7 +177,7 @@ class Interest:
         target = target_WT.flatten()[picked]
         rows = self._compared(target, generator)
         logits = self._logits(u_WTD.flatten(0, 1)[picked.to(on)], rows)
-        gone, position = _already_consumed(whole, consumed_WI, picked, rows)
+        gone, position = _already_consumed(whole, consumed, picked, rows)
         logits = logits.masked_fill_(gone.to(on), -1e9)
         weight = weight_WT.flatten()[picked].to(on)
         losses = torch.nn.functional.cross_entropy(logits, position.to(on), reduction="none")
@@ -211,7 +212,7 @@ class Interest:
         return of_item + self._texts.vectors(item_QT)
 
 
-def _already_consumed(whole: Tokens, consumed_WI: Tensor, picked: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _already_consumed(whole: Tokens, consumed: Rows, picked: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Which compared rows each target's user had consumed by then [N, R], and the target's place among them [N].
 
     What was consumed outside the window is taken as consumed before it.
@@ -219,13 +220,14 @@ def _already_consumed(whole: Tokens, consumed_WI: Tensor, picked: Tensor, rows: 
     length = whole.item_QT.shape[1]
     window, place = picked // length, picked % length
     eaten_WT = consumes_of(whole.code_QT) & (whole.item_QT >= 0)
-    nowhere = consumed_WI.shape[1]
-    inside_WT = torch.where(whole.item_QT >= 0, whole.item_QT, nowhere)
-    outside_WI = torch.nn.functional.pad(consumed_WI, (0, 1)).scatter(1, inside_WT, False)
+    outside_WR = consumed.among(rows)
+    at_WT = torch.searchsorted(rows, whole.item_QT.contiguous()).clamp(max=len(rows) - 1)
+    w, t = torch.nonzero(rows[at_WT] == whole.item_QT, as_tuple=True)
+    outside_WR[w, at_WT[w, t]] = False
     earlier = torch.arange(length)[None, :] < place[:, None]
     item_NT = torch.where(earlier & eaten_WT[window], whole.item_QT[window], NO_ITEM)
     at_NT = torch.searchsorted(rows, item_NT.contiguous()).clamp(max=len(rows) - 1)
-    gone = outside_WI[:, rows][window]
+    gone = outside_WR[window]
     n, t = torch.nonzero(rows[at_NT] == item_NT, as_tuple=True)
     gone[n, at_NT[n, t]] = True
     position = torch.searchsorted(rows, whole.item_QT.flatten()[picked])

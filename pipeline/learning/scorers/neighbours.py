@@ -13,7 +13,8 @@ from pipeline.learning.arena import grown
 from pipeline.learning.batch import NO_ITEM, Questions, disliked_of
 from pipeline.learning.drift import Reaction
 from pipeline.learning.scorer import Column, Observation
-from pipeline.learning.sparse import Scratch, SparseAnswer, room_for
+from pipeline.learning.scratch import Scratch
+from pipeline.learning.sparse import SparseAnswer, room_for
 
 # Channels of a pair's counts, and how each falls with the lag between the two events.
 COUNT_DECAY = (0.97, 0.9, 0.8, 0.8, 0.5, 0.9)
@@ -78,7 +79,7 @@ class Neighbours:
 
     def ask(self, questions: Questions) -> SparseAnswer:
         """Score every item that is a neighbour of the recent history."""
-        items, history = questions.banned_QI.shape[1], questions.history
+        items, history = questions.shape[1], questions.history
         most_Q = kernels.most_partners(self.filled_I.numpy(), history.item_QL.numpy(), self._reach[0])
         listed = room_for(most_Q, items, len(SCORES))
         from_SI, onto_SI = self._scales(items)

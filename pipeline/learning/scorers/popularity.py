@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from pipeline.learning.arena import grown
-from pipeline.learning.batch import Questions
+from pipeline.learning.banned import Banned
+from pipeline.learning.batch import NO_ITEM, Questions
+from pipeline.learning.ranks import shared_rank
 from pipeline.learning.scorer import Answer, Column, Observation, RowsAnswer
 from pipeline.learning.sparse import Order
 
@@ -52,7 +54,7 @@ class Popularity:
 
     def ask(self, questions: Questions) -> Answer:
         """The same for every user, at every stage."""
-        return _Counts(self, _stage(questions.history.count_Q), questions.banned_QI.shape[1])
+        return _Counts(self, _stage(questions.history.count_Q), questions.shape[1])
 
     def order(self, horizon: int, items: int) -> Order:
         """The first so many items by their count at a horizon."""
@@ -102,11 +104,11 @@ class _Counts(RowsAnswer):
         self._counts = counts
         self._stage_Q = stage_Q
 
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
         if column < len(HORIZONS):
-            return self._counts.order(column, self._items).best(banned_QI, n)
-        return super().propose(column, n, banned_QI)
+            return self._counts.order(column, self._items).best(banned, n)
+        return super().propose(column, n, banned)
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""
@@ -115,6 +117,13 @@ class _Counts(RowsAnswer):
         liked_QC, events_QC = of.liked_2I[:, rows_QC]
         share_QC = (liked_QC + EVENTS_BEFORE * LIKED_BEFORE) / (events_QC + EVENTS_BEFORE)
         return torch.stack([*of.count_HI[:, rows_QC], stage_QC, share_QC], dim=2)
+
+    def ranked(self, column: int, banned: Banned, target_Q: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """[Q] each target's rank by a count that all share, and [Q, n] the first rows (`ranks.rank_of` and `best`)."""
+        rows_QN, _ = self.propose(column, n, banned)
+        lacking_QN = torch.arange(rows_QN.shape[1]) >= banned.left()[:, None]
+        count_I = self._counts.order(column, self._items).score_I
+        return shared_rank(count_I, banned, target_Q), rows_QN.masked_fill(lacking_QN, NO_ITEM)
 
     def whole(self, column: int) -> Tensor:
         """[Q, I] the column."""
