@@ -63,6 +63,11 @@ def ask(scorers: Sequence[Scorer], questions: Questions, absent: Collection[str]
     return Answers(tuple(scorers), tuple(answers))
 
 
+def _filler(count_N: Tensor) -> Tensor:
+    """What popularity alone is worth: less than the last place of any list."""
+    return FILLER * (1 + torch.log1p(count_N))
+
+
 def candidates(answers: Answers, banned: Banned, popular: Order, n: int) -> tuple[Tensor, Tensor]:
     """[Q, n] rows and whether each may stand: reciprocal-rank fusion (Cormack et al. 2009), filled up by popularity."""
     rows, shares = [], []
@@ -72,7 +77,6 @@ def candidates(answers: Answers, banned: Banned, popular: Order, n: int) -> tupl
         rows_QN, meant_QN = answer.propose(column, proposes, banned)
         rows.append(rows_QN)
         shares.append(meant_QN / (FUSION + torch.arange(rows_QN.shape[1], dtype=torch.float32)))
-    filler_I = FILLER * (1 + torch.log1p(popular.score_I))
-    rows_QC, present_QC = fused(torch.cat(rows, dim=1), torch.cat(shares, dim=1), filler_I, popular, banned, n)
+    rows_QC, present_QC = fused(torch.cat(rows, dim=1), torch.cat(shares, dim=1), _filler, popular, banned, n)
     short = (0, n - rows_QC.shape[1])
     return pad(rows_QC, short), pad(present_QC, short)

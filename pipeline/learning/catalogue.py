@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pipeline.learning.arena import Ids, grown
 from pipeline.learning.nearest import Nearest
+from pipeline.learning.showable import NO_EXPIRY, Showable
 from pipeline.learning.traits import Traits
 from pipeline.messages import Item, Vector
 from pipeline.settings import Filter, ListSettings
 
-NO_EXPIRY = torch.iinfo(torch.int64).max
 PROJECTED = 64
 UNIT_WITHIN = 0.01
 MOST_TAGS = 256
@@ -67,6 +67,7 @@ class Catalogue:
         self.vector_IE = torch.zeros(64, 0)
         self.projected_IP = torch.zeros(64, PROJECTED)
         self.nearest = Nearest(PROJECTED)
+        self._showable = Showable(self)
         self.mean_E = torch.zeros(0)
         self.basis_EP = torch.zeros(0, PROJECTED)
         self.fitted_at = torch.zeros(1, dtype=torch.int64)
@@ -104,6 +105,7 @@ class Catalogue:
             wider = torch.zeros(self.tags_IG.shape[0], width, dtype=torch.int64)
             wider[:, : self.tags_IG.shape[1]] = self.tags_IG
             self.tags_IG = wider
+        self._showable.changed(row)
         self.tags_IG[row] = 0
         self.tags_IG[row, : len(tags)] = torch.tensor(tags, dtype=torch.int64)
         self.traits.take(row, (*item.categories, *item.tags), item.attributes)
@@ -114,6 +116,7 @@ class Catalogue:
         row = self.row(item_id)
         self.described_I[row] = False
         self.available_I[row] = False
+        self._showable.changed(row)
         return row
 
     def is_withdrawn(self, row: int) -> bool:
@@ -157,10 +160,12 @@ class Catalogue:
         return torch.nn.functional.normalize(projected, dim=1) * present
 
     def showable(self, watermark: int, undescribed: bool) -> Tensor:
-        """[I] whether each item may be recommended at event time `watermark`."""
-        rows = len(self)
-        known = torch.ones(rows, dtype=torch.bool) if undescribed else self.described_I[:rows]
-        return known & self.available_I[:rows] & (self.expires_I[:rows] > watermark)
+        """[I] whether each item may be recommended at event time `watermark`; to be read, until something changes."""
+        return self._showable.at(watermark, undescribed)
+
+    def expired(self, before: int, until: int) -> Tensor:
+        """Rows of the items whose time ran out after `before` and by `until`, in order."""
+        return self._showable.expired(before, until)
 
     def admitted(self, wanted: ListSettings) -> Tensor | None:
         """[I] whether a list's settings admit each item; None where they admit all."""
@@ -190,6 +195,7 @@ class Catalogue:
         self.traits.load({n.removeprefix(of_traits): t for n, t in tensors.items() if n.startswith(of_traits)})
         self.ids.load("items.ids", tensors)
         self.nearest.all_moved(self.projected_IP[: len(self)])
+        self._showable.follow()
 
     def _has(self, wanted: Filter) -> Tensor:
         """[I] whether each item has one of the categories, or for some attribute one of the values."""

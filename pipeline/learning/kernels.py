@@ -216,11 +216,35 @@ def most_partners(filled, hist_item, reach):
 
 
 @njit(cache=True, nogil=True)
+def partners(neighbour, filled, hist_item, reach, met_I, row_N):
+    """The histories' items and their partners, each once; returns how many. `met_I` is false before and afterwards."""
+    n = 0
+    for q in range(hist_item.shape[0]):
+        for lag in range(min(hist_item.shape[1], reach)):
+            i = hist_item[q, lag]
+            if i < 0 or i >= row_N.shape[0]:
+                continue
+            if not met_I[i]:
+                met_I[i] = True
+                row_N[n] = i
+                n += 1
+            for s in range(filled[i]):
+                j = neighbour[i, s]
+                if not met_I[j]:
+                    met_I[j] = True
+                    row_N[n] = j
+                    n += 1
+    for t in range(n):
+        met_I[row_N[t]] = False
+    return n
+
+
+@njit(cache=True, nogil=True)
 def score_pairs(
-    neighbour, filled, value, hist_item, hist_code, liking_3, channel_S, decay_SL, reach_S, from_SI, onto_SI,
+    neighbour, filled, value, hist_item, hist_code, liking_3, channel_S, decay_SL, reach_S, from_IS, onto_IS,
     sum_IS, met_I, start_Q, size_Q, row_T, score_TS,
 ):  # fmt: skip
-    """score[j, s] = sum over lags of decay[s, lag] * liking * value[i, j, channel[s]] * from[s, i] * onto[s, j], or 0.
+    """score[j, s] = sum over lags of decay[s, lag] * liking * value[i, j, channel[s]] * from[i, s] * onto[j, s], or 0.
 
     `reach_S` (descending) is how many lags each score looks back, `liking_3` is
     that of a history's entries: others, liked, disliked. Each question's
@@ -240,7 +264,7 @@ def score_pairs(
             liking = liking_3[2 if code >> 11 & 1 else code & 1]
             live = 0
             while live < scores and reach_S[live] > lag:
-                weight[live] = decay_SL[live, lag] * liking * from_SI[live, i]
+                weight[live] = decay_SL[live, lag] * liking * from_IS[i, live]
                 live += 1
             for s in range(filled[i]):
                 j = neighbour[i, s]
@@ -255,7 +279,7 @@ def score_pairs(
             j = row_T[t]
             met_I[j] = False
             for m in range(scores):
-                score_TS[t, m] = max(sum_IS[j, m] * onto_SI[m, j], np.float32(0))
+                score_TS[t, m] = max(sum_IS[j, m] * onto_IS[j, m], np.float32(0))
                 sum_IS[j, m] = 0
 
 

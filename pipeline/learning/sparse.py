@@ -129,18 +129,19 @@ _sums = Scratch(-1, np.float32)
 
 
 def fused(
-    rows_QP: Tensor, share_QP: Tensor, filler_I: Tensor, order: Order, banned: Banned, n: int
+    rows_QP: Tensor, share_QP: Tensor, filler: Callable[[Tensor], Tensor], order: Order, banned: Banned, n: int
 ) -> tuple[Tensor, Tensor]:
     """[Q, n] rows of the greatest filler plus shares (0: not proposed), and whether each may stand.
 
-    `order` is that of the filler, which is above 0.
+    The filler is above 0, and the greater the greater the order's score is, which it is made of.
     """
     found_QN, present_QN = places(banned, n)
+    filler_QP = filler(order.score_I[rows_QP])
 
     def take(order_N: NDArray[np.int64], complete: bool) -> bool:
         enough = kernels.fuse(
-            rows_QP.numpy(), share_QP.numpy(), filler_I.numpy(), order_N, complete, banned.arrays(),
-            _sums.of(len(filler_I)), found_QN.numpy(), present_QN.numpy(),
+            rows_QP.numpy(), share_QP.numpy(), filler_QP.numpy(), filler(order.score_I[order_N]).numpy(), order_N,
+            complete, banned.arrays(), _sums.of(order.items), found_QN.numpy(), present_QN.numpy(),
         )  # fmt: skip
         return bool(enough)
 

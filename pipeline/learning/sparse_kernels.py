@@ -172,7 +172,7 @@ def best_shared(order_N, meant_N, complete, ban, found_QN, meant_QN):
 
 
 @njit(cache=True, nogil=True)
-def fuse(rows_QP, share_QP, filler_I, order_N, complete, ban, sum_I, found_QC, present_QC):
+def fuse(rows_QP, share_QP, filler_QP, filler_N, order_N, complete, ban, sum_I, found_QC, present_QC):
     """Per question the rows of the greatest sums of shares and filler: of those proposed, and of the filler's order.
 
     `sum_I` holds -1 everywhere, and does so again afterwards. Returns as `best_shared` does.
@@ -186,7 +186,7 @@ def fuse(rows_QP, share_QP, filler_I, order_N, complete, ban, sum_I, found_QC, p
             row = rows_QP[q, p]
             if share_QP[q, p] > 0:
                 if sum_I[row] < 0:
-                    sum_I[row] = filler_I[row]
+                    sum_I[row] = filler_QP[q, p]
                     touched[m] = row
                     m += 1
                 sum_I[row] += share_QP[q, p]
@@ -197,11 +197,12 @@ def fuse(rows_QP, share_QP, filler_I, order_N, complete, ban, sum_I, found_QC, p
                 key[n] = key_of(sum_I[touched[t]], touched[t])
                 n += 1
         filled = 0
-        for row in order_N:
+        for place in range(order_N.shape[0]):
+            row = order_N[place]
             if filled == wanted:
                 break
             if not is_banned(ban, row) and sum_I[row] < 0:
-                key[n] = key_of(filler_I[row], row)
+                key[n] = key_of(filler_N[place], row)
                 n += 1
                 filled += 1
         lift(ban, q)
@@ -211,3 +212,30 @@ def fuse(rows_QP, share_QP, filler_I, order_N, complete, ban, sum_I, found_QC, p
             return False
         put_best(key, n, found_QC[q], present_QC[q])
     return True
+
+
+@njit(cache=True, nogil=True)
+def most_liked(due_I, stale_I, at_I, latest, count_I, most_N):
+    """Of the rows that are due, not stale and were last served by `latest`, the most liked ones, of equals the first.
+
+    Returns how many were found.
+    """
+    key_N = np.empty(most_N.shape[0], np.int64)
+    n = 0
+    for row in range(due_I.shape[0] if most_N.shape[0] else 0):
+        if not due_I[row] or stale_I[row] or at_I[row] > latest:
+            continue
+        key = key_of(count_I[row], row)
+        if n == most_N.shape[0]:
+            if key < key_N[n - 1]:
+                continue
+            n -= 1
+        at = n
+        while at > 0 and key_N[at - 1] < key:
+            key_N[at] = key_N[at - 1]
+            at -= 1
+        key_N[at] = key
+        n += 1
+    for place in range(n):
+        most_N[place] = row_of(key_N[place])
+    return n
