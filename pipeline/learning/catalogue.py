@@ -19,6 +19,8 @@ from pipeline.settings import Filter, ListSettings
 
 PROJECTED = 64
 UNIT_WITHIN = 0.01
+FITTED = 1 << 16
+"""Vectors, evenly spaced ones, from which principal components are estimated at most, and that are projected at once."""
 MOST_TAGS = 256
 """Attributes, categories and tags kept of an item for lists to be filtered by; all rows are as wide as the widest."""
 
@@ -185,6 +187,7 @@ class Catalogue:
         """Everything, as tensors."""
         own = {f"items.{n}": getattr(self, n) for n in (*self._ROWS, *self._WHOLE)}
         own |= {f"items.traits.{n}": tensor for n, tensor in self.traits.state().items()}
+        own["items.centre_CP"] = self.nearest.clusters.centre_CP
         return own | self.ids.state("items.ids")
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -194,6 +197,8 @@ class Catalogue:
         of_traits = "items.traits."
         self.traits.load({n.removeprefix(of_traits): t for n, t in tensors.items() if n.startswith(of_traits)})
         self.ids.load("items.ids", tensors)
+        if "items.centre_CP" in tensors:  # not in snapshots from before there were clusters
+            self.nearest.clusters.centre_CP = tensors["items.centre_CP"].clone()
         self.nearest.all_moved(self.projected_IP[: len(self)])
         self._showable.follow()
 
@@ -218,7 +223,10 @@ class Catalogue:
         have = int(self.has_vector_I.sum())
         if have < 2 * PROJECTED or have < 2 * int(self.fitted_at):
             return
-        known_NE = self.vector_IE[self.has_vector_I].double()
+        rows = torch.nonzero(self.has_vector_I).flatten()
+        if have > FITTED:
+            rows = rows[torch.linspace(0, have - 1, FITTED).long()]
+        known_NE = self.vector_IE[rows].double()
         mean_E = known_NE.mean(0)
         centred = known_NE - mean_E
         components = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :PROJECTED]
@@ -227,5 +235,7 @@ class Catalogue:
         self.basis_EP = torch.nn.functional.pad(turned, (0, PROJECTED - turned.shape[1])).float()
         self.mean_E = mean_E.float()
         self.fitted_at[0] = have
-        self.projected_IP[: len(self)] = self.project(self.vector_IE[: len(self)])
-        self.nearest.all_moved(self.projected_IP[: len(self)])
+        for start in range(0, len(self), FITTED):
+            part = slice(start, min(start + FITTED, len(self)))
+            self.projected_IP[part] = self.project(self.vector_IE[part])
+        self.nearest.fit(self.projected_IP[: len(self)])

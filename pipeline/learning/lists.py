@@ -199,6 +199,9 @@ def similar(
     """The items nearest to each row: co-liked, and by text while few have liked it."""
     items = len(learner.catalogue)
     row_Q = torch.tensor(rows, dtype=torch.int64)
+    if learner.catalogue.nearest.indexed:
+        yield from _similar_of_few(learner, row_Q, size, watermark)
+        return
     together_QI = learner.neighbours.nearest(row_Q, items)
     projected_IP = learner.catalogue.projected_IP[:items]
     near_QI = (projected_IP[row_Q] @ projected_IP.T).clamp(min=0)
@@ -210,6 +213,37 @@ def similar(
     for q, row in enumerate(rows):
         found = [(i, score_QI[q, i].item()) for i in best_QN[q].tolist()]
         yield row, [SimilarItem(learner.catalogue.ids.name(i), round(s, DECIMALS)) for i, s in found if s > 0]
+
+
+def _similar_of_few(
+    learner: Learner, row_Q: Tensor, size: int, watermark: int
+) -> Iterator[tuple[int, list[SimilarItem]]]:
+    """As `similar`, from among the items co-liked and those nearest by text alone."""
+    catalogue = learner.catalogue
+    shown_I = catalogue.showable(watermark, learner.undescribed)
+    slot_Q, near_SN, _ = catalogue.nearest.of(row_Q)
+    together_Q = learner.neighbours.partners(row_Q)
+    for row, slot, (partners, together) in zip(row_Q.tolist(), slot_Q.tolist(), together_Q, strict=True):
+        near = near_SN[slot].long()
+        rows_N = torch.unique(torch.cat([partners, near[near >= 0]]))
+        rows_N = rows_N[shown_I[rows_N] & (rows_N != row)]
+        together_N = _placed(rows_N, partners, together)
+        near_N = (catalogue.projected_IP[rows_N] @ catalogue.projected_IP[row]).clamp(min=0)
+        trust = catalogue.count_I[row] / (catalogue.count_I[row] + SIMILAR_PRIOR)
+        score_N = trust * together_N + (1 - 0.8 * trust) * near_N
+        best_N = top(score_N[None], size)[0]
+        found = zip(rows_N[best_N].tolist(), score_N[best_N].tolist(), strict=True)
+        yield row, [SimilarItem(catalogue.ids.name(i), round(s, DECIMALS)) for i, s in found if s > 0]
+
+
+def _placed(rows_N: Tensor, partners: Tensor, value: Tensor) -> Tensor:
+    """[N] the partners' values at these rows, in order; 0 where a row is no partner."""
+    out_N = torch.zeros(len(rows_N))
+    if len(rows_N) and len(partners):
+        at = torch.searchsorted(rows_N, partners).clamp(max=len(rows_N) - 1)
+        there = rows_N[at] == partners
+        out_N[at[there]] = value[there]
+    return out_N
 
 
 def trending(learner: Learner, count_I: Tensor, size: int, watermark: int) -> tuple[Recommended, ...]:

@@ -114,23 +114,25 @@ def spread(start_Q, size_Q, row_T, score_TS, column, out_QI):
 
 
 @njit(cache=True, nogil=True)
-def best_of_near(item_QL, wanted_QL, near_IN, cosine_IN, ban, most_I, found_QN, meant_QN):
+def best_of_near(slot_QL, wanted_QL, near_SN, cosine_SN, ban, most_I, found_QN, meant_QN):
     """Per question the rows whose greatest cosine with one of its wanted items is greatest, as lists of each have them.
+
+    `slot_QL` is where each item's list is, -1 for none.
 
     `most_I` is 0 everywhere, and so it is again afterwards.
     """
     items = ban[0].shape[0]
-    met = np.empty(item_QL.shape[1] * near_IN.shape[1], np.int64)
+    met = np.empty(slot_QL.shape[1] * near_SN.shape[1], np.int64)
     key = np.empty(met.shape[0], np.int64)
-    for q in range(item_QL.shape[0]):
+    for q in range(slot_QL.shape[0]):
         m = 0
         stamp(ban, q)
-        for lag in range(item_QL.shape[1]):
-            item = item_QL[q, lag]
-            if item < 0 or item >= near_IN.shape[0] or not wanted_QL[q, lag]:
+        for lag in range(slot_QL.shape[1]):
+            slot = slot_QL[q, lag]
+            if slot < 0 or not wanted_QL[q, lag]:
                 continue
-            for place in range(near_IN.shape[1]):
-                row = near_IN[item, place]
+            for place in range(near_SN.shape[1]):
+                row = near_SN[slot, place]
                 if row < 0:
                     break
                 if row >= items or is_banned(ban, row):
@@ -138,7 +140,7 @@ def best_of_near(item_QL, wanted_QL, near_IN, cosine_IN, ban, most_I, found_QN, 
                 if most_I[row] == 0:
                     met[m] = row
                     m += 1
-                most_I[row] = max(most_I[row], cosine_IN[item, place])
+                most_I[row] = max(most_I[row], cosine_SN[slot, place])
         lift(ban, q)
         for n in range(m):
             key[n] = key_of(most_I[met[n]], met[n])

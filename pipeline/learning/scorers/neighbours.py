@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -124,18 +125,18 @@ class Neighbours:
     def nearest(self, rows_Q: Tensor, items: int) -> Tensor:
         """[Q, items] symmetric cosine of items' co-occurrence: item-to-item lists."""
         scores_QI = torch.zeros(len(rows_Q), items)
-        for q, row in enumerate(rows_Q.tolist()):
-            partners, cosine = self.partners(row)
+        for q, (partners, cosine) in enumerate(self.partners(rows_Q)):
             scores_QI[q, partners] = cosine
         return scores_QI
 
-    def partners(self, row: int) -> tuple[Tensor, Tensor]:
-        """[N] the items that an item stands with in users' histories, and their symmetric cosines."""
-        n = int(self.filled_I[row])
-        partners = self.neighbour_IN[row, :n].long()
-        from_S1, _ = self._scales(torch.tensor([row]))
-        _, onto_SN = self._scales(partners)
-        return partners, self.value_INC[row, :n, 0] * from_S1[2] * onto_SN[2]
+    def partners(self, rows_Q: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each item the ones that it stands with in users' histories [N], and their symmetric cosines [N]."""
+        found = [self.neighbour_IN[row, : int(self.filled_I[row])].long() for row in rows_Q.tolist()]
+        from_SQ, _ = self._scales(rows_Q)
+        _, onto_ST = self._scales(torch.cat([*found, torch.zeros(0, dtype=torch.int64)]))
+        onto = torch.split(onto_ST[2], [len(partners) for partners in found])
+        for q, (row, partners) in enumerate(zip(rows_Q.tolist(), found, strict=True)):
+            yield partners, self.value_INC[row, : len(partners), 0] * from_SQ[2, q] * onto[q]
 
     def forget(self, user: int) -> None:
         """Pair counts name nobody; what a user added stays in the sums."""
