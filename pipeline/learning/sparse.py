@@ -15,6 +15,12 @@ from pipeline.learning.banned import Banned
 from pipeline.learning.batch import NO_ITEM
 from pipeline.learning.scratch import Scratch
 
+FEW = 8_192
+"""In a catalogue of so many items it is as soon done to put them in order anew."""
+
+CARRIED = 4_096
+"""So many first rows are carried from one order to the next, at most."""
+
 SPARE = 512
 """Rows of a shared order beyond those wanted, for what is banned to one user or another."""
 
@@ -88,11 +94,19 @@ class SparseAnswer:
 class Order:
     """Items by a score that all questions share, put in order once: as far as is asked for."""
 
-    def __init__(self, score_I: Tensor) -> None:
-        """Scores not NaN; what is -inf or 0 is meant by nobody."""
+    def __init__(self, score_I: Tensor, gain: float = 1.0, known_N: NDArray[np.int64] | None = None) -> None:
+        """Scores not NaN; what is -inf or 0 is meant by nobody. `known_N` are the first rows, where they are known.
+
+        `gain`: by how much they are greater than what they stand for.
+        """
         self.score_I = score_I
         self.items = len(score_I)
-        self._sorted_N = np.zeros(0, np.int64)
+        self._gain = gain
+        self._sorted_N = np.zeros(0, np.int64) if known_N is None else known_N
+
+    def counts(self, rows: Tensor | NDArray[np.int64]) -> Tensor:
+        """What the scores of these rows stand for."""
+        return self.score_I[rows] / self._gain
 
     def first(self, n: int) -> NDArray[np.int64]:
         """At least the first n rows, or all."""
@@ -125,6 +139,49 @@ class Order:
         return found_QN, meant_QN
 
 
+class Rising:
+    """Orders of the same scores at one time after another, of which in between only some rise.
+
+    What did not rise keeps its order: the first rows are the best of those that were first and those that rose.
+
+    >>> rising, score_I = Rising(), torch.zeros(9)
+    >>> rising.raised(torch.tensor([7]))
+    >>> score_I[7] = 2.0
+    >>> rising.order(score_I).first(2).tolist()
+    [7, 0]
+    """
+
+    def __init__(self) -> None:
+        self._order: Order | None = None
+        self._risen: list[NDArray[np.int64]] = []
+
+    def raised(self, rows: Tensor) -> None:
+        """These rows' scores rose, or others' of whom nothing was said yet are 0."""
+        if len(rows):
+            self._risen.append(rows.numpy())
+
+    def forget(self) -> None:
+        """All scores are others."""
+        self._order, self._risen = None, []
+
+    def order(self, score_I: Tensor, gain: float = 1.0) -> Order:
+        """The order now; rows there were not before and that did not rise have score 0."""
+        last, items = self._order, len(score_I)
+        if last is not None and last.items == items and not self._risen:
+            self._order = Order(score_I, gain, last.first(0))
+            return self._order
+        known = np.zeros(0, np.int64) if last is None else last.first(0)[:CARRIED]
+        if last is None or items <= FEW or items < last.items or len(known) >= last.items:
+            self._order, self._risen = Order(score_I, gain), []
+            return self._order
+        risen = np.concatenate([*self._risen, np.zeros(0, np.int64)])
+        rows = np.union1d(known, risen[risen < items])
+        known = rows[falling(score_I.numpy()[rows], len(known))]
+        self._order = Order(score_I, gain, known)
+        self._risen = [risen[risen >= items]] if (risen >= items).any() else []
+        return self._order
+
+
 _sums = Scratch(-1, np.float32)
 
 
@@ -136,11 +193,11 @@ def fused(
     The filler is above 0, and the greater the greater the order's score is, which it is made of.
     """
     found_QN, present_QN = places(banned, n)
-    filler_QP = filler(order.score_I[rows_QP])
+    filler_QP = filler(order.counts(rows_QP))
 
     def take(order_N: NDArray[np.int64], complete: bool) -> bool:
         enough = kernels.fuse(
-            rows_QP.numpy(), share_QP.numpy(), filler_QP.numpy(), filler(order.score_I[order_N]).numpy(), order_N,
+            rows_QP.numpy(), share_QP.numpy(), filler_QP.numpy(), filler(order.counts(order_N)).numpy(), order_N,
             complete, banned.arrays(), _sums.of(order.items), found_QN.numpy(), present_QN.numpy(),
         )  # fmt: skip
         return bool(enough)

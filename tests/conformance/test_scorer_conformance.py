@@ -274,7 +274,7 @@ class TestEveryScorer:
     def test_learns_from_likes_alone_that_are_fresh_and_have_an_item(self, name: str) -> None:
         learner = trained(2)
         scorer = scorer_of(learner, name)
-        fading = ("gain", "count_HI", "stage_GI", "clock", "likes", "liked_V")  # With every event, whatever it is.
+        fading = ("gain", "gain_H", "stage_gain", "clock", "likes", "liked_V")  # With every event, whatever it is.
         untaught = {k: t.detach().clone() for k, t in scorer.state().items() if k not in fading}
         searches = [Event("search", 0, f"u{n}", text="words") for n in range(5)]
         scorer.observe(learner.admit(searches, [START] * 5, START).seen)

@@ -13,7 +13,7 @@ from pipeline.learning.ordering import best
 from pipeline.learning.ranks import best as ranked_best
 from pipeline.learning.ranks import rank_of
 from pipeline.learning.scratch import Scratch
-from pipeline.learning.sparse import Listed, Order, SparseAnswer, falling, fused
+from pipeline.learning.sparse import Listed, Order, Rising, SparseAnswer, falling, fused
 
 ITEMS = 60
 
@@ -108,3 +108,23 @@ def test_scratch_room_is_each_threads_own() -> None:
     thread.join()
     assert found == [[-1] * 10]
     assert scratch.of(10)[3] == 7
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_order_that_is_carried_on_is_that_of_all_scores(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    room, items = torch.zeros(40_000), 9_000
+    rising = Rising()
+    for step in range(40):
+        items = min(items + (0, 0, 900)[step % 3], len(room))
+        rows = torch.randint(0, min(items + 50, len(room)), (6 * (step % 4),), generator=generator)
+        room.index_add_(0, rows, torch.randint(1, 4, (len(rows),), generator=generator).float() / 4)
+        rising.raised(rows)
+        if step % 17 == 16:  # whoever brings all scores down says so
+            room /= 3
+            rising.forget()
+        if step % 5 < 3:
+            n = (50, 700, 5_000, 20_000)[step // 10 if seed % 2 else 0]
+            found = rising.order(room[:items], 2.0).first(n)
+            assert np.array_equal(found[:n], falling(room[:items].numpy(), items)[:n])
+            assert len(found) >= min(n, items)

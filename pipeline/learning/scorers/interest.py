@@ -11,7 +11,7 @@ from pipeline.learning.catalogue import Catalogue
 from pipeline.learning.drift import Reaction
 from pipeline.learning.optimise import Trainer
 from pipeline.learning.scorer import Column, DenseAnswer, Observation
-from pipeline.learning.scorers.popularity import Popularity
+from pipeline.learning.scorers.popularity import HORIZONS, Popularity
 from pipeline.learning.sequences import Tokens, moved_back, shuffled_pages, tokens
 from pipeline.learning.texts import Texts
 from pipeline.learning.transformer import Dropout, interests, items_of, start_weights
@@ -79,7 +79,7 @@ class Interest:
         content = self._content(seen).to(self._device)
         u_QD = interests(weights, seen.to(self._device), content, asked_QT, Dropout(0, None))[:, -1]
         item_ID = items_of(weights, self._catalogue.projected_IP[:items].to(self._device))
-        logits_QI = u_QD @ item_ID.T + self._bias(weights, items)
+        logits_QI = u_QD @ item_ID.T + self._bias(weights, slice(0, items))
         return DenseAnswer([logits_QI.cpu()], len(questions))
 
     def observe(self, seen: Observation) -> None:
@@ -196,14 +196,14 @@ class Interest:
         weights, items = self.trainer.live, len(self._catalogue)
         projected_IP = self._catalogue.projected_IP[:items].to(self._device)
         if len(rows) == items:
-            return u_ND @ items_of(weights, projected_IP).T + self._bias(weights, items)
+            return u_ND @ items_of(weights, projected_IP).T + self._bias(weights, slice(0, items))
         rows = rows.to(self._device)
-        return u_ND @ items_of(weights, projected_IP, rows).T + self._bias(weights, items)[rows]
+        return u_ND @ items_of(weights, projected_IP, rows).T + self._bias(weights, rows.cpu())
 
-    def _bias(self, weights: dict[str, Tensor], items: int) -> Tensor:
-        """[I] learned share of log popularity at each horizon."""
-        count_HI = self._popularity.count_HI[:, :items].to(self._device)
-        return (weights["popular_H"][:, None] * torch.log(count_HI + 0.1)).sum(0)
+    def _bias(self, weights: dict[str, Tensor], rows: Tensor | slice) -> Tensor:
+        """[N] learned share of log popularity at each horizon."""
+        count_HN = torch.stack([self._popularity.counts(h, rows) for h in range(len(HORIZONS))]).to(self._device)
+        return (weights["popular_H"][:, None] * torch.log(count_HN + 0.1)).sum(0)
 
     def _content(self, seen: Tokens) -> Tensor:
         """[Q, T, P] text of each token: the item's, or the user's own."""
