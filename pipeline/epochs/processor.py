@@ -266,9 +266,7 @@ class Processor:
 
     def _expire(self, before: int, clock: int) -> None:
         """Items whose time ran out as the watermark moved: lists that show them are due."""
-        expires_I = self.learner.catalogue.expires_I[: len(self.learner.catalogue)]
-        gone_I = (expires_I > before) & (expires_I <= self.ledger.watermark)
-        self.audience.withdrawn(torch.nonzero(gone_I).flatten(), clock)
+        self.audience.withdrawn(self.learner.catalogue.expired(before, self.ledger.watermark), clock)
 
     def _touch(self, touched: dict[int, Timed | Joined], clock: int) -> None:
         rows = sorted(touched)

@@ -88,7 +88,7 @@ class Publication:
     def trending(self, size: int, exclude: Collection[str] = ()) -> tuple[Recommended, ...]:
         """What is liked most lately, by everybody, without some."""
         learner, most = self._of.learner, size + len(exclude)
-        found = trending(learner, learner.popularity.count_HI[TRENDING_HORIZON], most, self._of.ledger.watermark)
+        found = trending(learner, learner.popularity.counts(TRENDING_HORIZON, slice(None)), most, self._of.ledger.watermark)
         return tuple(item for item in found if item.item_id not in exclude)[:size]
 
     def _add(

@@ -96,7 +96,7 @@ class Refitted:
 
     def scores(self, setting: int, batch: Batch) -> Tensor:
         """[Q, I] by the last fit; 0 before the first."""
-        questions, items = batch.questions.banned_QI.shape
+        questions, items = batch.questions.shape
         if not self._refits:
             return torch.zeros(questions, items)
         history = batch.questions.history

@@ -121,7 +121,8 @@ class Tournament:
         return found
 
     def _ask(self, rival: Rival, batch: Batch, ranks: Ranks) -> None:
-        banned_QI = batch.questions.banned_QI
+        banned = batch.questions.banned
+        banned_QI = banned.whole()
         for setting, name in enumerate(contestants_of(rival)):
             began = self._clock()
             score_QI = rival.scores(setting, batch)
@@ -129,7 +130,7 @@ class Tournament:
             if score_QI.shape != banned_QI.shape:
                 raise AssertionError(f"{name}: scores of shape {tuple(score_QI.shape)}, not {tuple(banned_QI.shape)}")
             score_QI = score_QI.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-            ranks.rank_Q[name] = rank_of(score_QI, banned_QI, batch.target_Q)
+            ranks.rank_Q[name] = rank_of(score_QI, banned, batch.target_Q)
             ranks.top_QN[name] = shown(score_QI, banned_QI)
 
     def _spent(self, number: int) -> float:

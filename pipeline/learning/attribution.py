@@ -67,7 +67,7 @@ def _worth(learner: Learner, asked: Questions, ranked: Predictions, kept_ML: Ten
     questions = Questions(
         asked.user_Q[many],
         only(asked.history[many], kept_ML),
-        asked.banned_QI[many],
+        asked.banned[many],
         None if asked.told is None else asked.told[many],
     )
     answers = learner.ask(questions)

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.learning.arena import Ids, grown
 from pipeline.learning.batch import NO_ITEM
 from pipeline.learning.dues import Dues
+from pipeline.learning.sparse_kernels import most_liked
 from pipeline.learning.users import NEVER, Users
 from pipeline.settings import Publishing
 
@@ -137,10 +138,13 @@ class Audience:
 
         The latter are due at most once an interval, and so many an epoch.
         """
-        ready_I = self.similar_due_I & (self.similar_at_I <= clock - int(self._settings.similar_interval_s * 1000))
-        rows = torch.nonzero(ready_I & ~self.similar_stale_I).flatten()
-        order = torch.argsort(count_I[rows], descending=True, stable=True)[: self._settings.similar_per_epoch]
-        rows = torch.cat([torch.nonzero(self.similar_stale_I).flatten(), rows[order]])
+        latest = clock - int(self._settings.similar_interval_s * 1000)
+        most = np.empty(self._settings.similar_per_epoch, np.int64)
+        found = most_liked(
+            self.similar_due_I.numpy(), self.similar_stale_I.numpy(), self.similar_at_I.numpy(), latest,
+            count_I.numpy(), most,
+        )  # fmt: skip
+        rows = torch.from_numpy(np.concatenate([np.flatnonzero(self.similar_stale_I.numpy()), most[:found]]))
         self.similar_due_I[rows] = False
         self.similar_stale_I[rows] = False
         self.similar_at_I[rows] = clock

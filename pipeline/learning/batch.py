@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learning import kernels
+from pipeline.learning.banned import Banned
 from pipeline.learning.circumstances import Told
 
 NO_ITEM = -1
@@ -124,17 +125,22 @@ def nothing_shown() -> Shown:
 class Questions:
     """Whose next like is asked for, from what is known before it.
 
-    `banned_QI` marks what may not be answered: consumed, withdrawn, expired,
+    `banned` is what may not be answered: consumed, withdrawn, expired,
     filtered. `told` is what the users last said of their circumstances.
     """
 
     user_Q: Tensor
     history: History
-    banned_QI: Tensor
+    banned: Banned
     told: Told | None = None
 
     def __len__(self) -> int:
         return self.user_Q.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many questions there are, and how many rows to answer with."""
+        return len(self), self.banned.items
 
 
 def top(scores_QI: Tensor, n: int) -> Tensor:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import Questions
-from pipeline.learning.scorer import Answer, EmptyAnswer, Scorer
+from pipeline.learning.ranks import best, rank_of
+from pipeline.learning.scorer import Answer, EmptyAnswer, Ranking, Scorer
 from pipeline.learning.sparse import Order, fused
 
 FUSION = 10.0
@@ -32,12 +34,15 @@ class Answers:
             for at, column in enumerate(scorer.columns)
         ]
 
-    def whole(self, name: str) -> Tensor:
-        """[Q, I] one named column of the whole catalogue."""
+    def ranked(self, name: str, banned: Banned, target_Q: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """[Q] each target's rank by one named column alone, in the whole catalogue, and [Q, n] its first rows."""
         for scorer, answer in zip(self.scorers, self.answers, strict=True):
             for at, column in enumerate(scorer.columns):
                 if column.name == name:
-                    return answer.whole(at)
+                    if isinstance(answer, Ranking):
+                        return answer.ranked(at, banned, target_Q, n)
+                    whole_QI = answer.whole(at)
+                    return rank_of(whole_QI, banned, target_Q), best(whole_QI, banned, n)
         raise KeyError(name)
 
     def at(self, rows_QC: Tensor) -> Tensor:
@@ -58,16 +63,20 @@ def ask(scorers: Sequence[Scorer], questions: Questions, absent: Collection[str]
     return Answers(tuple(scorers), tuple(answers))
 
 
-def candidates(answers: Answers, banned_QI: Tensor, popular: Order, n: int) -> tuple[Tensor, Tensor]:
+def _filler(count_N: Tensor) -> Tensor:
+    """What popularity alone is worth: less than the last place of any list."""
+    return FILLER * (1 + torch.log1p(count_N))
+
+
+def candidates(answers: Answers, banned: Banned, popular: Order, n: int) -> tuple[Tensor, Tensor]:
     """[Q, n] rows and whether each may stand: reciprocal-rank fusion (Cormack et al. 2009), filled up by popularity."""
     rows, shares = [], []
     for answer, column, proposes in answers.columns():
         if proposes == 0:
             continue
-        rows_QN, meant_QN = answer.propose(column, proposes, banned_QI)
+        rows_QN, meant_QN = answer.propose(column, proposes, banned)
         rows.append(rows_QN)
         shares.append(meant_QN / (FUSION + torch.arange(rows_QN.shape[1], dtype=torch.float32)))
-    filler_I = FILLER * (1 + torch.log1p(popular.score_I))
-    rows_QC, present_QC = fused(torch.cat(rows, dim=1), torch.cat(shares, dim=1), filler_I, popular, banned_QI, n)
+    rows_QC, present_QC = fused(torch.cat(rows, dim=1), torch.cat(shares, dim=1), _filler, popular, banned, n)
     short = (0, n - rows_QC.shape[1])
     return pad(rows_QC, short), pad(present_QC, short)

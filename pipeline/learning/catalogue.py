@@ -12,13 +12,15 @@ from torch import Tensor
 
 from pipeline.learning.arena import Ids, grown
 from pipeline.learning.nearest import Nearest
+from pipeline.learning.showable import NO_EXPIRY, Showable
 from pipeline.learning.traits import Traits
 from pipeline.messages import Item, Vector
 from pipeline.settings import Filter, ListSettings
 
-NO_EXPIRY = torch.iinfo(torch.int64).max
 PROJECTED = 64
 UNIT_WITHIN = 0.01
+FITTED = 1 << 16
+"""Vectors, evenly spaced ones, from which principal components are estimated at most, and that are projected at once."""
 MOST_TAGS = 256
 """Attributes, categories and tags kept of an item for lists to be filtered by; all rows are as wide as the widest."""
 
@@ -67,6 +69,7 @@ class Catalogue:
         self.vector_IE = torch.zeros(64, 0)
         self.projected_IP = torch.zeros(64, PROJECTED)
         self.nearest = Nearest(PROJECTED)
+        self._showable = Showable(self)
         self.mean_E = torch.zeros(0)
         self.basis_EP = torch.zeros(0, PROJECTED)
         self.fitted_at = torch.zeros(1, dtype=torch.int64)
@@ -104,6 +107,7 @@ class Catalogue:
             wider = torch.zeros(self.tags_IG.shape[0], width, dtype=torch.int64)
             wider[:, : self.tags_IG.shape[1]] = self.tags_IG
             self.tags_IG = wider
+        self._showable.changed(row)
         self.tags_IG[row] = 0
         self.tags_IG[row, : len(tags)] = torch.tensor(tags, dtype=torch.int64)
         self.traits.take(row, (*item.categories, *item.tags), item.attributes)
@@ -114,6 +118,7 @@ class Catalogue:
         row = self.row(item_id)
         self.described_I[row] = False
         self.available_I[row] = False
+        self._showable.changed(row)
         return row
 
     def is_withdrawn(self, row: int) -> bool:
@@ -157,10 +162,12 @@ class Catalogue:
         return torch.nn.functional.normalize(projected, dim=1) * present
 
     def showable(self, watermark: int, undescribed: bool) -> Tensor:
-        """[I] whether each item may be recommended at event time `watermark`."""
-        rows = len(self)
-        known = torch.ones(rows, dtype=torch.bool) if undescribed else self.described_I[:rows]
-        return known & self.available_I[:rows] & (self.expires_I[:rows] > watermark)
+        """[I] whether each item may be recommended at event time `watermark`; to be read, until something changes."""
+        return self._showable.at(watermark, undescribed)
+
+    def expired(self, before: int, until: int) -> Tensor:
+        """Rows of the items whose time ran out after `before` and by `until`, in order."""
+        return self._showable.expired(before, until)
 
     def admitted(self, wanted: ListSettings) -> Tensor | None:
         """[I] whether a list's settings admit each item; None where they admit all."""
@@ -180,6 +187,7 @@ class Catalogue:
         """Everything, as tensors."""
         own = {f"items.{n}": getattr(self, n) for n in (*self._ROWS, *self._WHOLE)}
         own |= {f"items.traits.{n}": tensor for n, tensor in self.traits.state().items()}
+        own["items.centre_CP"] = self.nearest.clusters.centre_CP
         return own | self.ids.state("items.ids")
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -189,7 +197,10 @@ class Catalogue:
         of_traits = "items.traits."
         self.traits.load({n.removeprefix(of_traits): t for n, t in tensors.items() if n.startswith(of_traits)})
         self.ids.load("items.ids", tensors)
+        if "items.centre_CP" in tensors:  # not in snapshots from before there were clusters
+            self.nearest.clusters.centre_CP = tensors["items.centre_CP"].clone()
         self.nearest.all_moved(self.projected_IP[: len(self)])
+        self._showable.follow()
 
     def _has(self, wanted: Filter) -> Tensor:
         """[I] whether each item has one of the categories, or for some attribute one of the values."""
@@ -212,7 +223,10 @@ class Catalogue:
         have = int(self.has_vector_I.sum())
         if have < 2 * PROJECTED or have < 2 * int(self.fitted_at):
             return
-        known_NE = self.vector_IE[self.has_vector_I].double()
+        rows = torch.nonzero(self.has_vector_I).flatten()
+        if have > FITTED:
+            rows = rows[torch.linspace(0, have - 1, FITTED).long()]
+        known_NE = self.vector_IE[rows].double()
         mean_E = known_NE.mean(0)
         centred = known_NE - mean_E
         components = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :PROJECTED]
@@ -221,5 +235,7 @@ class Catalogue:
         self.basis_EP = torch.nn.functional.pad(turned, (0, PROJECTED - turned.shape[1])).float()
         self.mean_E = mean_E.float()
         self.fitted_at[0] = have
-        self.projected_IP[: len(self)] = self.project(self.vector_IE[: len(self)])
-        self.nearest.all_moved(self.projected_IP[: len(self)])
+        for start in range(0, len(self), FITTED):
+            part = slice(start, min(start + FITTED, len(self)))
+            self.projected_IP[part] = self.project(self.vector_IE[part])
+        self.nearest.fit(self.projected_IP[: len(self)])

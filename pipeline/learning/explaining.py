@@ -78,7 +78,7 @@ def barred(learner: Learner, user: int, wanted: ListSettings, watermark: int, ro
     """Why a list may not show an item to a user; None where it may."""
     catalogue = learner.catalogue
     admitted_I = catalogue.admitted(wanted)
-    consumed_QI = learner.users.glimpse(user, len(catalogue))[1]
+    consumed_QI = learner.users.glimpse(user, len(catalogue))[1].whole(len(catalogue))
     causes = (
         (catalogue.is_withdrawn(row), "withdrawn"),
         (not bool(catalogue.described_I[row]) and not learner.undescribed, "not described"),

@@ -29,14 +29,30 @@ def emit(ring_item, ring_code, ring_time, slot_U, count, user, row, out_item, ou
 
 
 @njit(cache=True, nogil=True)
-def ban_consumed(head, node_item, node_next, user, mask):
-    """Set mask[item] for each item that the user has consumed."""
-    node = head[user]
-    while node >= 0:
-        item = node_item[node]
-        if item < mask.shape[0]:
-            mask[item] = True
-        node = node_next[node]
+def measure_chains(node_item, node_next, head_Q, items, start_Q, stop_Q):
+    """Where each chain's rows below `items` will stand, one chain after the other; returns how many there are."""
+    end = 0
+    for q in range(head_Q.shape[0]):
+        start_Q[q] = end
+        node = head_Q[q]
+        while node >= 0:
+            end += node_item[node] < items
+            node = node_next[node]
+        stop_Q[q] = end
+    return end
+
+
+@njit(cache=True, nogil=True)
+def read_chains(node_item, node_next, head_Q, items, start_Q, row_T):
+    """Each chain's rows below `items`."""
+    for q in range(head_Q.shape[0]):
+        at = start_Q[q]
+        node = head_Q[q]
+        while node >= 0:
+            if node_item[node] < items:
+                row_T[at] = node_item[node]
+                at += 1
+            node = node_next[node]
 
 
 @njit(cache=True, nogil=True)
@@ -91,9 +107,12 @@ def push(ring_item, ring_code, ring_time, slot_U, count, user, item, code, time)
 def advance(
     ring_item, ring_code, ring_time, slot_U, count, head, node_item, node_next, nodes,
     user_B, item_B, code_B, time_B, consumes_B, question_B,
-    out_item, out_code, out_time, out_count, out_seen, out_mask,
+    out_item, out_code, out_time, out_count, out_seen, out_head,
 ):  # fmt: skip
-    """Take events in order: note each user's history just before, then append the event to it."""
+    """Take events in order: note each user's history just before, then append the event to it.
+
+    `out_head` is where a question's consumed chain begins: it only ever grows at its head.
+    """
     for b in range(user_B.shape[0]):
         user = user_B[b]
         item = item_B[b]
@@ -101,7 +120,7 @@ def advance(
         out_count[b] = count[user]
         out_seen[b] = item >= 0 and has_consumed(head, node_item, node_next, user, item)
         if question_B[b] >= 0:
-            ban_consumed(head, node_item, node_next, user, out_mask[question_B[b]])
+            out_head[question_B[b]] = head[user]
         if item >= 0:
             push(ring_item, ring_code, ring_time, slot_U, count, user, item, code_B[b], time_B[b])
             if consumes_B[b] and not out_seen[b]:
@@ -109,14 +128,10 @@ def advance(
 
 
 @njit(cache=True, nogil=True)
-def windows(
-    ring_item, ring_code, ring_time, slot_U, count, head, node_item, node_next, user_Q,
-    out_item, out_code, out_time, out_mask,
-):  # fmt: skip
-    """Histories and consumed masks of users as they are now."""
+def windows(ring_item, ring_code, ring_time, slot_U, count, user_Q, out_item, out_code, out_time):
+    """Histories of users as they are now."""
     for q in range(user_Q.shape[0]):
         emit(ring_item, ring_code, ring_time, slot_U, count, user_Q[q], q, out_item, out_code, out_time)
-        ban_consumed(head, node_item, node_next, user_Q[q], out_mask[q])
 
 
 @njit(cache=True, nogil=True)
@@ -203,11 +218,35 @@ def most_partners(filled, hist_item, reach):
 
 
 @njit(cache=True, nogil=True)
+def partners(neighbour, filled, hist_item, reach, met_I, row_N):
+    """The histories' items and their partners, each once; returns how many. `met_I` is false before and afterwards."""
+    n = 0
+    for q in range(hist_item.shape[0]):
+        for lag in range(min(hist_item.shape[1], reach)):
+            i = hist_item[q, lag]
+            if i < 0 or i >= row_N.shape[0]:
+                continue
+            if not met_I[i]:
+                met_I[i] = True
+                row_N[n] = i
+                n += 1
+            for s in range(filled[i]):
+                j = neighbour[i, s]
+                if not met_I[j]:
+                    met_I[j] = True
+                    row_N[n] = j
+                    n += 1
+    for t in range(n):
+        met_I[row_N[t]] = False
+    return n
+
+
+@njit(cache=True, nogil=True)
 def score_pairs(
-    neighbour, filled, value, hist_item, hist_code, liking_3, channel_S, decay_SL, reach_S, from_SI, onto_SI,
+    neighbour, filled, value, hist_item, hist_code, liking_3, channel_S, decay_SL, reach_S, from_IS, onto_IS,
     sum_IS, met_I, start_Q, size_Q, row_T, score_TS,
 ):  # fmt: skip
-    """score[j, s] = sum over lags of decay[s, lag] * liking * value[i, j, channel[s]] * from[s, i] * onto[s, j], or 0.
+    """score[j, s] = sum over lags of decay[s, lag] * liking * value[i, j, channel[s]] * from[i, s] * onto[j, s], or 0.
 
     `reach_S` (descending) is how many lags each score looks back, `liking_3` is
     that of a history's entries: others, liked, disliked. Each question's
@@ -227,7 +266,7 @@ def score_pairs(
             liking = liking_3[2 if code >> 11 & 1 else code & 1]
             live = 0
             while live < scores and reach_S[live] > lag:
-                weight[live] = decay_SL[live, lag] * liking * from_SI[live, i]
+                weight[live] = decay_SL[live, lag] * liking * from_IS[i, live]
                 live += 1
             for s in range(filled[i]):
                 j = neighbour[i, s]
@@ -244,7 +283,7 @@ def score_pairs(
             j = row_T[t]
             met_I[j] = False
             for m in range(scores):
-                score_TS[t, m] = max(sum_IS[j, m] * onto_SI[m, j], np.float32(0))
+                score_TS[t, m] = max(sum_IS[j, m] * onto_IS[j, m], np.float32(0))
                 sum_IS[j, m] = 0
 
 

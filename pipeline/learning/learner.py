@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.learning import signals
 from pipeline.learning.arena import grown
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import NO_ITEM, TYPES, Interactions, Questions, liked_of, pack_code
 from pipeline.learning.candidates import Answers, ask, candidates
 from pipeline.learning.catalogue import Catalogue, unit
@@ -18,7 +19,7 @@ from pipeline.learning.circumstances import Circumstances
 from pipeline.learning.context import FIXED, context
 from pipeline.learning.drift import Drift, tell
 from pipeline.learning.effort import FULL
-from pipeline.learning.ranks import Ranks, best, pooled_rank, rank_of
+from pipeline.learning.ranks import Ranks, pooled_rank
 from pipeline.learning.scorer import Observation, Scorer
 from pipeline.learning.scorers.attributes import Attributes
 from pipeline.learning.scorers.companions import Companions
@@ -127,30 +128,30 @@ class Learner:
             asked_B &= _sampled(interactions, self.effort.asked)
         question_B = torch.where(asked_B, asked_B.cumsum(0) - 1, -1)
         span = max(known, 1)
-        before, consumed_B, mask_QI = self.users.advance(interactions, question_B, span)
+        before, consumed_B, gone = self.users.advance(interactions, question_B, span)
         interactions = signals.repeated(interactions, before)
         learn_B = (interactions.item_B >= 0) & (interactions.signal_B > 0)
         seen = Observation(interactions, before, ~consumed_B, learn_B, self.effort, shown)
         rows = torch.nonzero(asked_B & ~consumed_B).flatten()
-        showable_I = torch.zeros(span, dtype=torch.bool)
-        showable_I[:known] = self.catalogue.showable(watermark, self.undescribed)[:known]
-        banned_QI = mask_QI[question_B[rows]] | ~showable_I
+        shown_I = torch.zeros(span, dtype=torch.bool)
+        shown_I[:known] = self.catalogue.showable(watermark, self.undescribed)[:known]
+        banned = Banned(shown_I, gone[question_B[rows]])
         told = self.circumstances.take(interactions.user_B, [event.context for event in events], times)
-        questions = Questions(interactions.user_B[rows], before[rows], banned_QI, told[rows])
+        questions = Questions(interactions.user_B[rows], before[rows], banned, told[rows])
         return Batch(interactions, seen, questions, interactions.item_B[rows], interactions.signal_B[rows])
 
     def predict(self, questions: Questions) -> Predictions:
         """Candidates and their scores, by the weights and statistics as they are now."""
-        return self.rank(questions, self.ask(questions), questions.banned_QI)
+        return self.rank(questions, self.ask(questions), questions.banned)
 
     def ask(self, questions: Questions) -> Answers:
         """Every scorer's answer, but of those that this effort does without."""
         return ask(self.scorers, questions, self.effort.absent)
 
-    def rank(self, questions: Questions, answers: Answers, banned_QI: Tensor) -> Predictions:
+    def rank(self, questions: Questions, answers: Answers, banned: Banned) -> Predictions:
         """The answers' candidates under a (further) ban, scored by the dynamic weights."""
-        popular = self.popularity.order(FILLER, banned_QI.shape[1])
-        rows_QC, present_QC = candidates(answers, banned_QI, popular, self.settings.learning.candidates)
+        popular = self.popularity.order(FILLER, banned.items)
+        rows_QC, present_QC = candidates(answers, banned, popular, self.settings.learning.candidates)
         return self.weigh(questions, answers, rows_QC, present_QC)
 
     def weigh(self, questions: Questions, answers: Answers, rows_QC: Tensor, present_QC: Tensor) -> Predictions:
@@ -162,19 +163,16 @@ class Learner:
 
     def score(self, batch: Batch, predicted: Predictions, peers: Sequence[str] = ()) -> Ranks:
         """Where each question's liked item stood, for the learner and for peers (single columns run alone)."""
-        banned_QI, target_Q = batch.questions.banned_QI, batch.target_Q
-        items = banned_QI.shape[1]
-        rest_QI = self.popularity.count_HI[1, :items].expand(len(target_Q), -1)
-        ranks = {"headrace": pooled_rank(predicted.score_QC, predicted.rows_QC, rest_QI, banned_QI, target_Q)}
+        banned, target_Q = batch.questions.banned, batch.target_Q
+        rest_I = self.popularity.order(FILLER, banned.items).score_I
+        ranks = {"headrace": pooled_rank(predicted.score_QC, predicted.rows_QC, rest_I, banned, target_Q)}
         order = torch.argsort(predicted.score_QC, dim=1, descending=True, stable=True)[:, :TOP]
         shown = predicted.score_QC.gather(1, order) > -torch.inf
         tops = {"headrace": predicted.rows_QC.gather(1, order).masked_fill(~shown, NO_ITEM)}
         for peer in peers:
-            whole_QI = predicted.answers.whole(PEERS[peer])
-            ranks[peer] = rank_of(whole_QI, banned_QI, target_Q)
-            tops[peer] = best(whole_QI, banned_QI, TOP)
+            ranks[peer], tops[peer] = predicted.answers.ranked(PEERS[peer], banned, target_Q, TOP)
         item_count_Q = self.catalogue.count_I[target_Q]
-        return Ranks(ranks, tops, (~banned_QI).sum(1), item_count_Q, batch.questions.history.count_Q)
+        return Ranks(ranks, tops, banned.left(), item_count_Q, batch.questions.history.count_Q)
 
     def learn(self, batch: Batch, predicted: Predictions, ranks: Ranks) -> tuple[float, float]:
         """One gradient step of interest and weights each, and every scorer's statistics; returns both losses."""

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.learning.banned import Banned, Rows
 from pipeline.learning.batch import History, Questions, top
 from pipeline.learning.diversity import diversified
 from pipeline.learning.learner import Learner, Predictions
@@ -54,7 +55,7 @@ def recommend(learner: Learner, users: Sequence[int], watermark: int) -> Iterato
 
 
 def _recommend(learner: Learner, user_Q: Tensor, watermark: int) -> Iterator[MadeList]:
-    history, consumed_QI = learner.users.windows(user_Q, len(learner.catalogue))
+    history, consumed = learner.users.windows(user_Q, len(learner.catalogue))
     if len(learner.catalogue) == 0:
         for name in learner.settings.publishing.lists:
             yield from (MadeList(user, name, []) for user in user_Q.tolist())
@@ -62,8 +63,8 @@ def _recommend(learner: Learner, user_Q: Tensor, watermark: int) -> Iterator[Mad
     questions = question(learner, user_Q, history, watermark)
     answers = learner.ask(questions)
     for name, wanted in learner.settings.publishing.lists.items():
-        banned_QI = banned(learner, wanted, questions.banned_QI, consumed_QI)
-        yield from _explained(learner, user_Q, name, wanted, learner.rank(questions, answers, banned_QI))
+        ranked = learner.rank(questions, answers, banned(learner, wanted, questions.banned.shown_I, consumed))
+        yield from _explained(learner, user_Q, name, wanted, ranked)
 
 
 def pulled(
@@ -85,24 +86,23 @@ def pulled(
 
 def ranking(learner: Learner, user: int, wanted: ListSettings, watermark: int) -> tuple[Questions, Predictions]:
     """What a list of one user is chosen from: the question, and its candidates with their scores; changes nothing."""
-    history, consumed_QI = learner.users.glimpse(user, len(learner.catalogue))
+    history, consumed = learner.users.glimpse(user, len(learner.catalogue))
     asked = question(learner, torch.tensor([user]), history, watermark)
-    banned_QI = banned(learner, wanted, asked.banned_QI, consumed_QI)
-    return asked, learner.rank(asked, learner.ask(asked), banned_QI)
+    return asked, learner.rank(asked, learner.ask(asked), banned(learner, wanted, asked.banned.shown_I, consumed))
 
 
 def question(learner: Learner, user_Q: Tensor, history: History, watermark: int) -> Questions:
     """What each of these users would like next; banned is what nobody may be shown."""
-    showable_I = learner.catalogue.showable(watermark, learner.undescribed)
-    hidden_QI = ~showable_I[None, :].expand(len(user_Q), -1)
-    return Questions(user_Q, history, hidden_QI, learner.circumstances.of(user_Q))
+    shown_I = learner.catalogue.showable(watermark, learner.undescribed)
+    banned = Banned(shown_I, Rows.none(len(user_Q)))
+    return Questions(user_Q, history, banned, learner.circumstances.of(user_Q))
 
 
-def banned(learner: Learner, wanted: ListSettings, hidden_QI: Tensor, consumed_QI: Tensor) -> Tensor:
-    """[Q, I] what a list may not show these users."""
-    banned_QI = hidden_QI if wanted.allow_repeats else hidden_QI | consumed_QI
+def banned(learner: Learner, wanted: ListSettings, shown_I: Tensor, consumed: Rows) -> Banned:
+    """What a list may not show these users."""
     admitted_I = learner.catalogue.admitted(wanted)
-    return banned_QI if admitted_I is None else banned_QI | ~admitted_I
+    gone = Rows.none(len(consumed)) if wanted.allow_repeats else consumed
+    return Banned(shown_I if admitted_I is None else shown_I & admitted_I, gone)
 
 
 def _explained(
@@ -192,6 +192,9 @@ def similar(
     """The items nearest to each row: co-liked, and by text while few have liked it."""
     items = len(learner.catalogue)
     row_Q = torch.tensor(rows, dtype=torch.int64)
+    if learner.catalogue.nearest.indexed:
+        yield from _similar_of_few(learner, row_Q, size, watermark)
+        return
     together_QI = learner.neighbours.nearest(row_Q, items)
     projected_IP = learner.catalogue.projected_IP[:items]
     near_QI = (projected_IP[row_Q] @ projected_IP.T).clamp(min=0)
@@ -204,6 +207,37 @@ def similar(
     for row, best, scores in zip(rows, best_QN.tolist(), score_QI.gather(1, best_QN).tolist(), strict=True):
         found = zip(best, scores, strict=True)
         yield row, [SimilarItem(name_of(i), round(s, DECIMALS)) for i, s in found if s > 0]
+
+
+def _similar_of_few(
+    learner: Learner, row_Q: Tensor, size: int, watermark: int
+) -> Iterator[tuple[int, list[SimilarItem]]]:
+    """As `similar`, from among the items co-liked and those nearest by text alone."""
+    catalogue = learner.catalogue
+    shown_I = catalogue.showable(watermark, learner.undescribed)
+    slot_Q, near_SN, _ = catalogue.nearest.of(row_Q)
+    together_Q = learner.neighbours.partners(row_Q)
+    for row, slot, (partners, together) in zip(row_Q.tolist(), slot_Q.tolist(), together_Q, strict=True):
+        near = near_SN[slot].long()
+        rows_N = torch.unique(torch.cat([partners, near[near >= 0]]))
+        rows_N = rows_N[shown_I[rows_N] & (rows_N != row)]
+        together_N = _placed(rows_N, partners, together)
+        near_N = (catalogue.projected_IP[rows_N] @ catalogue.projected_IP[row]).clamp(min=0)
+        trust = catalogue.count_I[row] / (catalogue.count_I[row] + SIMILAR_PRIOR)
+        score_N = trust * together_N + (1 - 0.8 * trust) * near_N
+        best_N = top(score_N[None], size)[0]
+        found = zip(rows_N[best_N].tolist(), score_N[best_N].tolist(), strict=True)
+        yield row, [SimilarItem(catalogue.ids.name(i), round(s, DECIMALS)) for i, s in found if s > 0]
+
+
+def _placed(rows_N: Tensor, partners: Tensor, value: Tensor) -> Tensor:
+    """[N] the partners' values at these rows, in order; 0 where a row is no partner."""
+    out_N = torch.zeros(len(rows_N))
+    if len(rows_N) and len(partners):
+        at = torch.searchsorted(rows_N, partners).clamp(max=len(rows_N) - 1)
+        there = rows_N[at] == partners
+        out_N[at[there]] = value[there]
+    return out_N
 
 
 def trending(learner: Learner, count_I: Tensor, size: int, watermark: int) -> tuple[Recommended, ...]:

@@ -6,30 +6,30 @@ import torch
 from torch import Tensor
 
 from pipeline.learning import ordering_kernels
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import top
 
 FEW = ordering_kernels.FEW
 """Up to so many are put in order by comparing all pairs; more are sorted."""
 
 
-def best(score_RI: Tensor, banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def best(score_RI: Tensor, banned: Banned, n: int) -> tuple[Tensor, Tensor]:
     """[Q, n] rows of the greatest scores (float32), of equals the first ones; whether each is meant.
 
     `score_RI` has a row for each question, or one for all. A row is meant that
     is not banned and whose score is neither 0 nor -inf; which rows fill the
     other places means nothing.
 
-    >>> best(torch.tensor([[1.0, 3.0, 0.0, 3.0]]), torch.tensor([[False, False, False, True]]), 3)
+    >>> best(torch.tensor([[1.0, 3.0, 0.0, 3.0]]), Banned.of(torch.tensor([[False, False, False, True]])), 3)
     (tensor([[1, 0, 2]]), tensor([[ True,  True, False]]))
     """
-    questions, items = banned_QI.shape
-    n = min(n, items)
+    n = min(n, banned.items)
     if n > FEW:
-        score_QI = score_RI.masked_fill(banned_QI, -torch.inf)
+        score_QI = score_RI.masked_fill(banned.whole(), -torch.inf)
         rows_QN = top(score_QI, n)
         found_QN = score_QI.gather(1, rows_QN)
         return rows_QN, (found_QN != 0) & (found_QN > -torch.inf)
-    rows_QN = torch.empty(questions, n, dtype=torch.int64)
-    meant_QN = torch.empty(questions, n, dtype=torch.bool)
-    ordering_kernels.best_rows(score_RI.contiguous().numpy(), banned_QI.numpy(), rows_QN.numpy(), meant_QN.numpy())
+    rows_QN = torch.empty(len(banned), n, dtype=torch.int64)
+    meant_QN = torch.empty(len(banned), n, dtype=torch.bool)
+    ordering_kernels.best_rows(score_RI.contiguous().numpy(), banned.arrays(), rows_QN.numpy(), meant_QN.numpy())
     return rows_QN, meant_QN

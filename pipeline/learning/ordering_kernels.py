@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from pipeline.learning.banned_kernels import is_banned, lift, stamp
+
 LEAST = np.int32(-(2**31))
 FEW = 256
 LONGEST = 64
@@ -64,15 +66,15 @@ def _last_wanted(key, n, wanted):
 
 
 @njit(cache=True, nogil=True)
-def _key_each(bits_I, banned_I, key_I):
-    """Scores as whole numbers of the same order, LEAST where banned.
+def _key_each(bits_I, shown_I, key_I):
+    """Scores as whole numbers of the same order, LEAST where not shown.
 
     Floats are in order if of negative ones all bits but the sign are turned; -0 is 0.
     """
     for i in range(key_I.shape[0]):
         b = bits_I[i]
         b = b if b >= 0 else (np.int32(0) if b == LEAST else b ^ np.int32(0x7FFFFFFF))
-        key_I[i] = LEAST if banned_I[i] else b
+        key_I[i] = b if shown_I[i] else LEAST
 
 
 @njit(cache=True, nogil=True)
@@ -86,13 +88,14 @@ def _greatest_each(key_I, span, greatest):
 
 
 @njit(cache=True, nogil=True)
-def best_rows(score_RI, banned_QI, found_QN, meant_QN):
+def best_rows(score_RI, ban, found_QN, meant_QN):
     """Per question the rows of the greatest scores, greatest first, of equals the first ones; banned ones last of all.
 
     `score_RI` has a row for each question or one for all. `meant_QN` is whether
     a row is not banned and its score is neither 0 nor -inf.
     """
-    items, wanted = banned_QI.shape[1], found_QN.shape[1]
+    shown_I, start_Q, stop_Q, row_T, _ = ban
+    items, wanted = shown_I.shape[0], found_QN.shape[1]
     if wanted == 0:
         return
     bits = score_RI.view(np.int32)
@@ -101,9 +104,11 @@ def best_rows(score_RI, banned_QI, found_QN, meant_QN):
     key, greatest = np.empty(items, np.int32), np.empty(spans, np.int32)
     row, high = np.empty(items, np.int32), np.empty(items, np.int32)
     rank = np.empty(wanted, np.int32)
-    for q in range(banned_QI.shape[0]):
+    for q in range(found_QN.shape[0]):
         r = q if score_RI.shape[0] > 1 else 0
-        _key_each(bits[r], banned_QI[q], key)
+        _key_each(bits[r], shown_I, key)
+        for t in range(start_Q[q], stop_Q[q]):
+            key[row_T[t]] = LEAST
         _greatest_each(key, span, greatest)
         floor, size = _last_wanted(greatest, spans, wanted), 0
         for at in range(spans):
@@ -227,41 +232,82 @@ def compare(score_QCS, log_QCS, logarithmic_S, present_QC, asked_S, noise, place
 
 
 @njit(cache=True, nogil=True)
-def _reaching(score_I, banned_I, floor):
-    """How many of those not banned have at least this score."""
-    found = 0
-    for i in range(banned_I.shape[0]):
-        found += (score_I[i] >= floor) & (not banned_I[i])
-    return found
-
-
-@njit(cache=True, nogil=True)
-def ranks_of(score_RI, banned_QI, target_Q, rank_Q):
+def ranks_of(score_QI, ban, target_Q, rank_Q):
     """1-based rank of each target, a tie counting against it; 0 for a banned or unknown one."""
-    for q in range(banned_QI.shape[0]):
-        target, r = target_Q[q], q if score_RI.shape[0] > 1 else 0
-        known = target < banned_QI.shape[1] and not banned_QI[q, target]
-        rank_Q[q] = _reaching(score_RI[r], banned_QI[q], score_RI[r, target]) if known else 0
+    shown_I = ban[0]
+    for q in range(target_Q.shape[0]):
+        target = target_Q[q]
+        rank_Q[q] = 0
+        stamp(ban, q)
+        if target < shown_I.shape[0] and not is_banned(ban, target):
+            floor = score_QI[q, target]
+            for i in range(shown_I.shape[0]):
+                rank_Q[q] += (score_QI[q, i] >= floor) & (not is_banned(ban, i))
+        lift(ban, q)
 
 
 @njit(cache=True, nogil=True)
-def pooled_ranks(score_QC, rows_QC, rest_RI, banned_QI, target_Q, rank_Q):
-    """As `ranks_of`, where candidates (score above -inf) come first, then the others by `rest_RI`."""
-    for q in range(banned_QI.shape[0]):
-        target, r = target_Q[q], q if rest_RI.shape[0] > 1 else 0
-        rank_Q[q] = 0
-        if target >= banned_QI.shape[1] or banned_QI[q, target]:
+def count_reaching(score_I, shown_I, floor_F, count_F):
+    """How many rows that may be shown have at least each score, of which there are some, ascending: in one pass."""
+    floors = floor_F.shape[0]
+    zeros = np.int64(0)
+    for i in range(shown_I.shape[0]):
+        score = score_I[i]
+        if not shown_I[i] or score < floor_F[0]:
             continue
-        own, floor = -np.inf, rest_RI[r, target]
+        if score == 0:
+            zeros += 1
+            continue
+        low, high = 0, floors
+        while low < high:
+            middle = (low + high) >> 1
+            if floor_F[middle] <= score:
+                low = middle + 1
+            else:
+                high = middle
+        count_F[low - 1] += 1
+    below = np.searchsorted(floor_F, np.float32(0), "right")
+    if below > 0:
+        count_F[below - 1] += zeros
+    for f in range(floors - 2, -1, -1):
+        count_F[f] += count_F[f + 1]
+
+
+@njit(cache=True, nogil=True)
+def shared_ranks(score_I, ban, target_Q, floor_F, count_F, rank_Q):
+    """As `ranks_of` by a score that all questions share; of each target's score is known how many rows reach it."""
+    shown_I, start_Q, stop_Q, row_T, _ = ban
+    for q in range(target_Q.shape[0]):
+        target = target_Q[q]
+        rank_Q[q] = 0
+        stamp(ban, q)
+        if target < shown_I.shape[0] and not is_banned(ban, target):
+            floor = score_I[target]
+            rank_Q[q] = count_F[np.searchsorted(floor_F, floor)]
+            for t in range(start_Q[q], stop_Q[q]):
+                rank_Q[q] -= shown_I[row_T[t]] and score_I[row_T[t]] >= floor
+        lift(ban, q)
+
+
+@njit(cache=True, nogil=True)
+def pooled_ranks(score_QC, rows_QC, rest_I, ban, target_Q, rank_Q):
+    """From ranks by `rest_I` to those where candidates (score above -inf) come first, then the others by `rest_I`."""
+    for q in range(target_Q.shape[0]):
+        target = target_Q[q]
+        if rank_Q[q] == 0:
+            continue
+        own, floor = -np.inf, rest_I[target]
         for c in range(score_QC.shape[1]):
             if rows_QC[q, c] == target and score_QC[q, c] > own:
                 own = score_QC[q, c]
-        if own == -np.inf:
-            rank_Q[q] = _reaching(rest_RI[r], banned_QI[q], floor)
+        if own > -np.inf:
+            rank_Q[q] = 0
+        stamp(ban, q)
         for c in range(score_QC.shape[1]):
             # A candidate stands before the target by its score, or for being one; then it is not counted twice.
             row = rows_QC[q, c]
             if score_QC[q, c] > own:
-                rank_Q[q] += 1 - (own == -np.inf and rest_RI[r, row] >= floor and not banned_QI[q, row])
+                rank_Q[q] += 1 - (own == -np.inf and rest_I[row] >= floor and not is_banned(ban, row))
             elif score_QC[q, c] == own and own > -np.inf:
                 rank_Q[q] += 1
+        lift(ban, q)

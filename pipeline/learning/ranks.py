@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning import ordering
 from pipeline.learning import ordering_kernels as kernels
+from pipeline.learning.banned import Banned
 
 
 @dataclass(frozen=True)
@@ -53,36 +53,47 @@ def gain(score_QC: Tensor, present_QC: Tensor, place_Q: Tensor) -> Tensor:
     return ndcg_of(torch.where(place_Q >= 0, rank_Q, 0))
 
 
-def rank_of(score_QI: Tensor, banned_QI: Tensor, target_Q: Tensor) -> Tensor:
+def rank_of(score_QI: Tensor, banned: Banned, target_Q: Tensor) -> Tensor:
     """[Q] 1-based rank of each target among unbanned items, a tie counting against it; 0 for a banned or unknown one.
 
-    >>> rank_of(torch.tensor([[.5, .9, .5]]), torch.zeros(1, 3, dtype=torch.bool), torch.tensor([0]))
+    >>> rank_of(torch.tensor([[.5, .9, .5]]), Banned.of(torch.zeros(1, 3, dtype=torch.bool)), torch.tensor([0]))
     tensor([3])
     """
-    rank_Q = torch.zeros_like(target_Q)
-    kernels.ranks_of(_rows(score_QI), banned_QI.numpy(), target_Q.numpy(), rank_Q.numpy())
+    rank_Q = torch.empty_like(target_Q)
+    kernels.ranks_of(score_QI.contiguous().numpy(), banned.arrays(), target_Q.numpy(), rank_Q.numpy())
     return rank_Q
 
 
-def pooled_rank(score_QC: Tensor, rows_QC: Tensor, rest_QI: Tensor, banned_QI: Tensor, target_Q: Tensor) -> Tensor:
-    """[Q] as `rank_of` where candidates come first by score, then the rest of the catalogue by `rest_QI`."""
-    rank_Q = torch.zeros_like(target_Q)
+def shared_rank(score_I: Tensor, banned: Banned, target_Q: Tensor) -> Tensor:
+    """[Q] as `rank_of` by one score that all questions share: one pass over the catalogue, whatever their number.
+
+    >>> none = Banned.of(torch.zeros(2, 3, dtype=torch.bool))
+    >>> shared_rank(torch.tensor([.5, .9, .5]), none, torch.tensor([0, 1]))
+    tensor([3, 1])
+    """
+    rank_Q = torch.empty_like(target_Q)
+    if len(target_Q) == 0:
+        return rank_Q
+    score = score_I[: banned.items].numpy()
+    floor_F = np.unique(score[target_Q[target_Q < banned.items].numpy()])
+    count_F = np.zeros(len(floor_F), np.int64)
+    if len(floor_F):
+        kernels.count_reaching(score, banned.shown_I.numpy(), floor_F, count_F)
+    kernels.shared_ranks(score, banned.arrays(), target_Q.numpy(), floor_F, count_F, rank_Q.numpy())
+    return rank_Q
+
+
+def pooled_rank(score_QC: Tensor, rows_QC: Tensor, rest_I: Tensor, banned: Banned, target_Q: Tensor) -> Tensor:
+    """[Q] as `rank_of` where candidates come first by score, then the rest of the catalogue by `rest_I`."""
+    rank_Q = shared_rank(rest_I, banned, target_Q)
     kernels.pooled_ranks(
-        score_QC.numpy(), rows_QC.long().numpy(), _rows(rest_QI), banned_QI.numpy(), target_Q.numpy(), rank_Q.numpy()
+        score_QC.numpy(), rows_QC.long().numpy(), rest_I.numpy(), banned.arrays(), target_Q.numpy(), rank_Q.numpy()
     )
     return rank_Q
 
 
-def best(score_QI: Tensor, banned_QI: Tensor, n: int) -> Tensor:
+def best(score_QI: Tensor, banned: Banned, n: int) -> Tensor:
     """[Q, n] the rows of a whole-catalogue ranking; -1 where fewer may stand."""
-    shared_RI = torch.from_numpy(_rows(score_QI))
-    rows_QN, _ = ordering.best(shared_RI, banned_QI, n)
-    gone_QN = banned_QI.gather(1, rows_QN) | (score_QI.gather(1, rows_QN) == -torch.inf)
+    rows_QN, _ = ordering.best(score_QI, banned, n)
+    gone_QN = banned.at(rows_QN) | (score_QI.gather(1, rows_QN) == -torch.inf)
     return rows_QN.masked_fill(gone_QN, -1)
-
-
-def _rows(score_QI: Tensor) -> NDArray[np.float32]:
-    """One row where all questions share it."""
-    shared = len(score_QI) > 1 and score_QI.stride(0) == 0
-    rows: NDArray[np.float32] = (score_QI[:1] if shared else score_QI.contiguous()).numpy()
-    return rows

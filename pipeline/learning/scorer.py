@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import History, Interactions, Questions, Shown, nothing_shown
 from pipeline.learning.effort import FULL, Effort
 from pipeline.learning.ordering import best
@@ -54,7 +55,7 @@ class Column:
 class Answer(Protocol):
     """A scorer's opinion on a batch of questions."""
 
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] rows that the column holds best, best first; whether each is meant: not banned, not scored zero."""
         ...
 
@@ -67,6 +68,15 @@ class Answer(Protocol):
         ...
 
 
+@runtime_checkable
+class Ranking(Protocol):
+    """An answer that finds ranks in the whole catalogue without scoring it."""
+
+    def ranked(self, column: int, banned: Banned, target_Q: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """[Q] each target's rank by the column, and [Q, n] its first rows, as `ranks.rank_of` and `best`."""
+        ...
+
+
 class DenseAnswer:
     """An answer that scored the whole catalogue: exact, linear in its size."""
 
@@ -75,9 +85,9 @@ class DenseAnswer:
         self._scores = scores
         self._questions = questions
 
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        return best(self._scores[column], banned_QI, n)
+        return best(self._scores[column], banned, n)
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""
@@ -99,9 +109,9 @@ class RowsAnswer:
         """[Q, C, S] scores of these rows."""
         raise NotImplementedError
 
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        return best(self.whole(column), banned_QI, n)
+        return best(self.whole(column), banned, n)
 
     def whole(self, column: int) -> Tensor:
         """[Q, I] the column."""
@@ -113,9 +123,9 @@ class EmptyAnswer:
 
     def __init__(self, columns: int, questions: Questions) -> None:
         self._columns = columns
-        self._shape = questions.banned_QI.shape
+        self._shape = questions.shape
 
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """Rows of which none is meant."""
         shape = (self._shape[0], min(n, self._shape[1]))
         return torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)

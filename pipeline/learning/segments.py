@@ -14,17 +14,22 @@ from pipeline.learning.users import Users
 from pipeline.messages import Event, Scalar
 
 HORIZON = 2_000.0
+RENORMALISE = math.exp(40)
 MOST_VALUES = 1_000
 
 
 class Segments:
-    """One row of counts per `attribute=value`; values beyond the first thousand are not told apart."""
+    """One row of counts per `attribute=value`; values beyond the first thousand are not told apart.
+
+    What is counted last weighs more, by `gain`, instead of what was counted before less.
+    """
 
     def __init__(self, users: Users, attributes: Sequence[str]) -> None:
         self._users = users
         self._attributes = tuple(attributes)
         self.ids = Ids()
         self.count_SI = torch.zeros(0, 0)
+        self.gain = torch.ones(1, dtype=torch.float64)
 
     def describe(self, user: int, attributes: Mapping[str, Scalar]) -> None:
         """Note the segments of a user's attributes."""
@@ -36,7 +41,11 @@ class Segments:
         """Count positives for the segments of the event's context, else of its user."""
         if not self._attributes or not events:
             return
-        self.count_SI = _room(self.count_SI, len(self.ids), items) * math.exp(-len(events) / HORIZON)
+        self.count_SI = _room(self.count_SI, len(self.ids), items)
+        self.gain *= math.exp(len(events) / HORIZON)
+        if float(self.gain) > RENORMALISE:
+            self.count_SI /= self.gain.float()
+            self.gain.fill_(1)
         positive = seen.positive_B.tolist()
         for b, event in enumerate(events):
             for g, name in enumerate(self._attributes):
@@ -45,21 +54,23 @@ class Segments:
                 segment = int(self._users.segment_UG[seen.events.user_B[b], g])
                 if positive[b] and segment >= 0:
                     self.count_SI = _room(self.count_SI, len(self.ids), items)
-                    self.count_SI[segment, seen.events.item_B[b]] += seen.events.signal_B[b]
+                    self.count_SI[segment, seen.events.item_B[b]] += seen.events.signal_B[b] * self.gain[0].float()
 
     def counts(self, items: int) -> Iterator[tuple[str, Tensor]]:
         """Each segment and its counts [items]."""
         self.count_SI = _room(self.count_SI, len(self.ids), items)
         for row in range(len(self.ids)):
-            yield self.ids.name(row), self.count_SI[row, :items]
+            yield self.ids.name(row), self.count_SI[row, :items] / self.gain.float()
 
     def state(self) -> dict[str, Tensor]:
         """Segments and counts."""
-        return {"segments.count_SI": self.count_SI} | self.ids.state("segments.ids")
+        return {"segments.count_SI": self.count_SI, "segments.gain": self.gain} | self.ids.state("segments.ids")
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         self.count_SI = tensors["segments.count_SI"].clone()
+        # Snapshots from before there was a gain have decayed counts.
+        self.gain = tensors.get("segments.gain", torch.ones(1, dtype=torch.float64)).clone()
         self.ids.load("segments.ids", tensors)
 
     def _row(self, name: str, value: Scalar) -> int:

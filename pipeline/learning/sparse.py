@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,27 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning import sparse_kernels as kernels
+from pipeline.learning.banned import Banned
+from pipeline.learning.batch import NO_ITEM
+from pipeline.learning.scratch import Scratch
+
+FEW = 8_192
+"""In a catalogue of so many items it is as soon done to put them in order anew."""
+
+CARRIED = 4_096
+"""So many first rows are carried from one order to the next, at most."""
 
 SPARE = 512
 """Rows of a shared order beyond those wanted, for what is banned to one user or another."""
-
-
-class Scratch(threading.local):
-    """Room for one number of each item, all alike between two uses: to clear it costs what was used of it.
-
-    Each thread has its own: kernels run without the GIL.
-    """
-
-    def __init__(self, fill: float, dtype: type[np.generic], width: tuple[int, ...] = ()) -> None:
-        self._fill = fill
-        self._room = np.full((0, *width), fill, dtype=dtype)
-
-    def of(self, items: int) -> NDArray[np.generic]:
-        """At least so many rows, as they were left."""
-        if items > len(self._room):
-            shape = (max(items, 2 * len(self._room)), *self._room.shape[1:])
-            self._room = np.full(shape, self._fill, dtype=self._room.dtype)
-        return self._room
 
 
 @dataclass(frozen=True)
@@ -63,11 +53,11 @@ class SparseAnswer:
         self._listed = listed
         self._items = items
 
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        listed, (found_QN, meant_QN) = self._listed, places(banned_QI, n)
+        listed, (found_QN, meant_QN) = self._listed, places(banned, n)
         kernels.best_listed(
-            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, column, banned_QI.numpy(),
+            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, column, banned.arrays(),
             found_QN.numpy(), meant_QN.numpy(),
         )  # fmt: skip
         return found_QN, meant_QN
@@ -82,6 +72,17 @@ class SparseAnswer:
         )  # fmt: skip
         return out_QCS
 
+    def ranked(self, column: int, banned: Banned, target_Q: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """[Q] each target's rank in the whole catalogue and [Q, n] its first rows, as `ranks.rank_of` and `best`."""
+        rows_QN, meant_QN = self.propose(column, n, banned)
+        top_QN, rank_Q = torch.where(meant_QN, rows_QN, NO_ITEM), torch.empty_like(target_Q)
+        listed = self._listed
+        kernels.rank_listed(
+            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, column, banned.arrays(),
+            banned.left().numpy(), target_Q.numpy(), rank_Q.numpy(), top_QN.numpy(),
+        )  # fmt: skip
+        return rank_Q, top_QN
+
     def whole(self, column: int) -> Tensor:
         """[Q, I] the column."""
         listed = self._listed
@@ -93,11 +94,19 @@ class SparseAnswer:
 class Order:
     """Items by a score that all questions share, put in order once: as far as is asked for."""
 
-    def __init__(self, score_I: Tensor) -> None:
-        """Scores not NaN; what is -inf or 0 is meant by nobody."""
+    def __init__(self, score_I: Tensor, gain: float = 1.0, known_N: NDArray[np.int64] | None = None) -> None:
+        """Scores not NaN; what is -inf or 0 is meant by nobody. `known_N` are the first rows, where they are known.
+
+        `gain`: by how much they are greater than what they stand for.
+        """
         self.score_I = score_I
         self.items = len(score_I)
-        self._sorted_N = np.zeros(0, np.int64)
+        self._gain = gain
+        self._sorted_N = np.zeros(0, np.int64) if known_N is None else known_N
+
+    def counts(self, rows: Tensor | NDArray[np.int64]) -> Tensor:
+        """What the scores of these rows stand for."""
+        return self.score_I[rows] / self._gain
 
     def first(self, n: int) -> NDArray[np.int64]:
         """At least the first n rows, or all."""
@@ -114,15 +123,15 @@ class Order:
                 return
             size = 4 * len(order_N)
 
-    def best(self, banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    def best(self, banned: Banned, n: int) -> tuple[Tensor, Tensor]:
         """As `ordering.best`."""
-        found_QN, meant_QN = places(banned_QI, n)
+        found_QN, meant_QN = places(banned, n)
 
         def take(order_N: NDArray[np.int64], complete: bool) -> bool:
             there_N = self.score_I.numpy()[order_N]
             good_N = (there_N != 0) & (there_N > -np.inf)
             enough = kernels.best_shared(
-                order_N, good_N, complete, banned_QI.numpy(), found_QN.numpy(), meant_QN.numpy()
+                order_N, good_N, complete, banned.arrays(), found_QN.numpy(), meant_QN.numpy()
             )
             return bool(enough)
 
@@ -130,22 +139,66 @@ class Order:
         return found_QN, meant_QN
 
 
+class Rising:
+    """Orders of the same scores at one time after another, of which in between only some rise.
+
+    What did not rise keeps its order: the first rows are the best of those that were first and those that rose.
+
+    >>> rising, score_I = Rising(), torch.zeros(9)
+    >>> rising.raised(torch.tensor([7]))
+    >>> score_I[7] = 2.0
+    >>> rising.order(score_I).first(2).tolist()
+    [7, 0]
+    """
+
+    def __init__(self) -> None:
+        self._order: Order | None = None
+        self._risen: list[NDArray[np.int64]] = []
+
+    def raised(self, rows: Tensor) -> None:
+        """These rows' scores rose, or others' of whom nothing was said yet are 0."""
+        if len(rows):
+            self._risen.append(rows.numpy())
+
+    def forget(self) -> None:
+        """All scores are others."""
+        self._order, self._risen = None, []
+
+    def order(self, score_I: Tensor, gain: float = 1.0) -> Order:
+        """The order now; rows there were not before and that did not rise have score 0."""
+        last, items = self._order, len(score_I)
+        if last is not None and last.items == items and not self._risen:
+            self._order = Order(score_I, gain, last.first(0))
+            return self._order
+        known = np.zeros(0, np.int64) if last is None else last.first(0)[:CARRIED]
+        if last is None or items <= FEW or items < last.items or len(known) >= last.items:
+            self._order, self._risen = Order(score_I, gain), []
+            return self._order
+        risen = np.concatenate([*self._risen, np.zeros(0, np.int64)])
+        rows = np.union1d(known, risen[risen < items])
+        known = rows[falling(score_I.numpy()[rows], len(known))]
+        self._order = Order(score_I, gain, known)
+        self._risen = [risen[risen >= items]] if (risen >= items).any() else []
+        return self._order
+
+
 _sums = Scratch(-1, np.float32)
 
 
 def fused(
-    rows_QP: Tensor, share_QP: Tensor, filler_I: Tensor, order: Order, banned_QI: Tensor, n: int
+    rows_QP: Tensor, share_QP: Tensor, filler: Callable[[Tensor], Tensor], order: Order, banned: Banned, n: int
 ) -> tuple[Tensor, Tensor]:
     """[Q, n] rows of the greatest filler plus shares (0: not proposed), and whether each may stand.
 
-    `order` is that of the filler, which is above 0.
+    The filler is above 0, and the greater the greater the order's score is, which it is made of.
     """
-    found_QN, present_QN = places(banned_QI, n)
+    found_QN, present_QN = places(banned, n)
+    filler_QP = filler(order.counts(rows_QP))
 
     def take(order_N: NDArray[np.int64], complete: bool) -> bool:
         enough = kernels.fuse(
-            rows_QP.numpy(), share_QP.numpy(), filler_I.numpy(), order_N, complete, banned_QI.numpy(),
-            _sums.of(len(filler_I)), found_QN.numpy(), present_QN.numpy(),
+            rows_QP.numpy(), share_QP.numpy(), filler_QP.numpy(), filler(order.counts(order_N)).numpy(), order_N,
+            complete, banned.arrays(), _sums.of(order.items), found_QN.numpy(), present_QN.numpy(),
         )  # fmt: skip
         return bool(enough)
 
@@ -168,8 +221,7 @@ def falling(score_I: NDArray[np.float32], n: int) -> NDArray[np.int64]:
     return len(score_I) - 1 - (np.sort(key_I)[::-1][:n] & 0x7FFFFFFF)
 
 
-def places(banned_QI: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def places(banned: Banned, n: int) -> tuple[Tensor, Tensor]:
     """Room for n proposed rows of each question, and whether each is meant."""
-    questions, items = banned_QI.shape
-    shape = (questions, min(n, items))
+    shape = (len(banned), min(n, banned.items))
     return torch.empty(shape, dtype=torch.int64), torch.empty(shape, dtype=torch.bool)

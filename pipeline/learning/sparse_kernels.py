@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from pipeline.learning.banned_kernels import is_banned, lift, stamp
 from pipeline.learning.ordering_kernels import floor_of
 
 
@@ -44,16 +45,50 @@ def put_best(key, n, found_N, meant_N):
 
 
 @njit(cache=True, nogil=True)
-def best_listed(start_Q, size_Q, row_T, score_TS, column, banned_QI, found_QN, meant_QN):
+def best_listed(start_Q, size_Q, row_T, score_TS, column, ban, found_QN, meant_QN):
     """Per question the rows of the greatest scores above 0 that are not banned; whether a place has one."""
     key = np.empty(size_Q.max() if size_Q.shape[0] else 0, np.int64)
     for q in range(size_Q.shape[0]):
         n = 0
+        stamp(ban, q)
         for t in range(start_Q[q], start_Q[q] + size_Q[q]):
-            if score_TS[t, column] > 0 and not banned_QI[q, row_T[t]]:
+            if score_TS[t, column] > 0 and not is_banned(ban, row_T[t]):
                 key[n] = key_of(score_TS[t, column], row_T[t])
                 n += 1
+        lift(ban, q)
         put_best(key, n, found_QN[q], meant_QN[q])
+
+
+@njit(cache=True, nogil=True)
+def rank_listed(start_Q, size_Q, row_T, score_TS, column, ban, left_Q, target_Q, rank_Q, top_QN):
+    """Each target's 1-based rank in the whole catalogue, a tie counting against it, and the first rows.
+
+    The rank is 0 where the target is banned or unknown; `left_Q` is how many rows are not banned. `top_QN` has the
+    rows of the greatest scores not banned, whether each place has one being said by -1; then those of score 0.
+    """
+    wanted, items = top_QN.shape[1], ban[0].shape[0]
+    for q in range(size_Q.shape[0]):
+        target, own, above = target_Q[q], np.float32(0), 0
+        span = range(start_Q[q], start_Q[q] + size_Q[q])
+        stamp(ban, q)
+        for t in span:
+            if row_T[t] == target:
+                own = score_TS[t, column]
+        for t in span:
+            above += score_TS[t, column] >= own and not is_banned(ban, row_T[t])
+        rank_Q[q] = 0
+        if target < items and not is_banned(ban, target):
+            rank_Q[q] = above if own > 0 else left_Q[q]
+        found = 0
+        while found < wanted and top_QN[q, found] >= 0:
+            found += 1
+        named, row = found, 0
+        while found < wanted and row < items:
+            if not is_banned(ban, row) and not (top_QN[q, :named] == row).any():
+                top_QN[q, found] = row
+                found += 1
+            row += 1
+        lift(ban, q)
 
 
 @njit(cache=True, nogil=True)
@@ -79,30 +114,34 @@ def spread(start_Q, size_Q, row_T, score_TS, column, out_QI):
 
 
 @njit(cache=True, nogil=True)
-def best_of_near(item_QL, wanted_QL, near_IN, cosine_IN, banned_QI, most_I, found_QN, meant_QN):
+def best_of_near(slot_QL, wanted_QL, near_SN, cosine_SN, ban, most_I, found_QN, meant_QN):
     """Per question the rows whose greatest cosine with one of its wanted items is greatest, as lists of each have them.
+
+    `slot_QL` is where each item's list is, -1 for none.
 
     `most_I` is 0 everywhere, and so it is again afterwards.
     """
-    items = banned_QI.shape[1]
-    met = np.empty(item_QL.shape[1] * near_IN.shape[1], np.int64)
+    items = ban[0].shape[0]
+    met = np.empty(slot_QL.shape[1] * near_SN.shape[1], np.int64)
     key = np.empty(met.shape[0], np.int64)
-    for q in range(item_QL.shape[0]):
+    for q in range(slot_QL.shape[0]):
         m = 0
-        for lag in range(item_QL.shape[1]):
-            item = item_QL[q, lag]
-            if item < 0 or item >= near_IN.shape[0] or not wanted_QL[q, lag]:
+        stamp(ban, q)
+        for lag in range(slot_QL.shape[1]):
+            slot = slot_QL[q, lag]
+            if slot < 0 or not wanted_QL[q, lag]:
                 continue
-            for place in range(near_IN.shape[1]):
-                row = near_IN[item, place]
+            for place in range(near_SN.shape[1]):
+                row = near_SN[slot, place]
                 if row < 0:
                     break
-                if row >= items or banned_QI[q, row]:
+                if row >= items or is_banned(ban, row):
                     continue
                 if most_I[row] == 0:
                     met[m] = row
                     m += 1
-                most_I[row] = max(most_I[row], cosine_IN[item, place])
+                most_I[row] = max(most_I[row], cosine_SN[slot, place])
+        lift(ban, q)
         for n in range(m):
             key[n] = key_of(most_I[met[n]], met[n])
             most_I[met[n]] = 0
@@ -110,21 +149,23 @@ def best_of_near(item_QL, wanted_QL, near_IN, cosine_IN, banned_QI, most_I, foun
 
 
 @njit(cache=True, nogil=True)
-def best_shared(order_N, meant_N, complete, banned_QI, found_QN, meant_QN):
+def best_shared(order_N, meant_N, complete, ban, found_QN, meant_QN):
     """Per question the first rows of an order that all share and that are not banned.
 
     Returns whether the order was long enough for all; `complete`: there are no rows beyond it.
     """
     wanted = found_QN.shape[1]
-    for q in range(banned_QI.shape[0]):
+    for q in range(found_QN.shape[0]):
         n = 0
+        stamp(ban, q)
         for place in range(order_N.shape[0]):
             if n == wanted:
                 break
-            if not banned_QI[q, order_N[place]]:
+            if not is_banned(ban, order_N[place]):
                 found_QN[q, n] = order_N[place]
                 meant_QN[q, n] = meant_N[place]
                 n += 1
+        lift(ban, q)
         if n < wanted and not complete:
             return False
         found_QN[q, n:] = 0
@@ -133,7 +174,7 @@ def best_shared(order_N, meant_N, complete, banned_QI, found_QN, meant_QN):
 
 
 @njit(cache=True, nogil=True)
-def fuse(rows_QP, share_QP, filler_I, order_N, complete, banned_QI, sum_I, found_QC, present_QC):
+def fuse(rows_QP, share_QP, filler_QP, filler_N, order_N, complete, ban, sum_I, found_QC, present_QC):
     """Per question the rows of the greatest sums of shares and filler: of those proposed, and of the filler's order.
 
     `sum_I` holds -1 everywhere, and does so again afterwards. Returns as `best_shared` does.
@@ -147,26 +188,56 @@ def fuse(rows_QP, share_QP, filler_I, order_N, complete, banned_QI, sum_I, found
             row = rows_QP[q, p]
             if share_QP[q, p] > 0:
                 if sum_I[row] < 0:
-                    sum_I[row] = filler_I[row]
+                    sum_I[row] = filler_QP[q, p]
                     touched[m] = row
                     m += 1
                 sum_I[row] += share_QP[q, p]
         n = 0
+        stamp(ban, q)
         for t in range(m):
-            if not banned_QI[q, touched[t]]:
+            if not is_banned(ban, touched[t]):
                 key[n] = key_of(sum_I[touched[t]], touched[t])
                 n += 1
         filled = 0
-        for row in order_N:
+        for place in range(order_N.shape[0]):
+            row = order_N[place]
             if filled == wanted:
                 break
-            if not banned_QI[q, row] and sum_I[row] < 0:
-                key[n] = key_of(filler_I[row], row)
+            if not is_banned(ban, row) and sum_I[row] < 0:
+                key[n] = key_of(filler_N[place], row)
                 n += 1
                 filled += 1
+        lift(ban, q)
         for t in range(m):
             sum_I[touched[t]] = -1
         if filled < wanted and not complete:
             return False
         put_best(key, n, found_QC[q], present_QC[q])
     return True
+
+
+@njit(cache=True, nogil=True)
+def most_liked(due_I, stale_I, at_I, latest, count_I, most_N):
+    """Of the rows that are due, not stale and were last served by `latest`, the most liked ones, of equals the first.
+
+    Returns how many were found.
+    """
+    key_N = np.empty(most_N.shape[0], np.int64)
+    n = 0
+    for row in range(due_I.shape[0] if most_N.shape[0] else 0):
+        if not due_I[row] or stale_I[row] or at_I[row] > latest:
+            continue
+        key = key_of(count_I[row], row)
+        if n == most_N.shape[0]:
+            if key < key_N[n - 1]:
+                continue
+            n -= 1
+        at = n
+        while at > 0 and key_N[at - 1] < key:
+            key_N[at] = key_N[at - 1]
+            at -= 1
+        key_N[at] = key
+        n += 1
+    for place in range(n):
+        most_N[place] = row_of(key_N[place])
+    return n

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.learning import kernels
 from pipeline.learning.arena import Ids, grown
+from pipeline.learning.banned import Rows
 from pipeline.learning.batch import NO_ITEM, History, Interactions
 from pipeline.learning.paging import MemoryColdStore, Paging, Slotted, extra_of
 from pipeline.learning.paging_kernels import CONSUMED, ENTRIES, HEAD, unpack
@@ -92,30 +93,30 @@ class Users:
         self.ids.release(user_id)
         return row
 
-    def advance(self, events: Interactions, question_B: Tensor, items: int) -> tuple[History, Tensor, Tensor]:
+    def advance(self, events: Interactions, question_B: Tensor, items: int) -> tuple[History, Tensor, Rows]:
         """Append the events in order, noting what stood before each.
 
         `question_B` numbers the events that are questions, -1 elsewhere.
         Returns the histories before each event [B, L], whether its item had
-        been consumed by its user before [B], and for each question the mask of
-        consumed items [Q, items].
+        been consumed by its user before [B], and each question's consumed
+        items below row `items`.
         """
         size, length = len(events), self.item_SL.shape[1]
         self.paging.bring_back(events.user_B)
         self._reserve(size)
         before = _empty_history(size, length)
         seen_B = torch.zeros(size, dtype=torch.bool)
-        mask_QI = torch.zeros(int(question_B.max().item()) + 1 if size else 0, items, dtype=torch.bool)
+        head_Q = np.empty(int(question_B.max().item()) + 1 if size else 0, np.int32)
         kernels.advance(
             *self._rings(),
             *self._chains(),
             events.user_B.numpy(), events.item_B.numpy(), events.code_B.numpy(),
             to_seconds(events.time_B).numpy(), events.consumes_B.numpy(), question_B.numpy(),
             before.item_QL.numpy(), before.code_QL.numpy(), before.time_QL.numpy(), before.count_Q.numpy(),
-            seen_B.numpy(), mask_QI.numpy(),
+            seen_B.numpy(), head_Q,
         )  # fmt: skip
         np.maximum.at(self.last_time_U.numpy(), events.user_B.numpy(), events.time_B.numpy())
-        return before, seen_B, mask_QI
+        return before, seen_B, self._consumed(head_Q, items)
 
     def consume_late(self, user_B: Tensor, item_B: Tensor) -> None:
         """Note consumption by events too late to be learned from."""
@@ -134,20 +135,18 @@ class Users:
             user, -2 - text, code, int(to_seconds(torch.tensor(time_ms))),
         )  # fmt: skip
 
-    def windows(self, user_Q: Tensor, items: int) -> tuple[History, Tensor]:
-        """Histories [Q, L] and masks of consumed items [Q, items] of users, as they are now."""
+    def windows(self, user_Q: Tensor, items: int) -> tuple[History, Rows]:
+        """Histories [Q, L] of users and their consumed items below row `items`, as they are now."""
         self.paging.bring_back(user_Q)
         found = _empty_history(len(user_Q), self.item_SL.shape[1])
-        mask_QI = torch.zeros(len(user_Q), items, dtype=torch.bool)
         kernels.windows(
             *self._rings(),
-            self.head_U.numpy(), self.node_item.numpy(), self.node_next.numpy(), user_Q.numpy(),
-            found.item_QL.numpy(), found.code_QL.numpy(), found.time_QL.numpy(), mask_QI.numpy(),
+            user_Q.numpy(), found.item_QL.numpy(), found.code_QL.numpy(), found.time_QL.numpy(),
         )  # fmt: skip
         found.count_Q.copy_(self.count_U[user_Q])
-        return found, mask_QI
+        return found, self._consumed(self.head_U.numpy()[user_Q.numpy()], items)
 
-    def glimpse(self, user: int, items: int) -> tuple[History, Tensor]:
+    def glimpse(self, user: int, items: int) -> tuple[History, Rows]:
         """As `windows` of one user, but whoever is paged out stays there: nothing changes. Raises ColdDamaged."""
         if self.place_U[user] < 0:
             return self.windows(torch.tensor([user]), items)
@@ -159,10 +158,9 @@ class Users:
             out.fill_(fill)
             out[0, :entries] = torch.from_numpy(part.copy())
         found.count_Q[0] = self.count_U[user]
-        mask_QI = torch.zeros(1, items, dtype=torch.bool)
-        eaten = torch.from_numpy(words[HEAD + 3 * entries : HEAD + 3 * entries + consumed].astype(np.int64))
-        mask_QI[0, eaten[eaten < items]] = True
-        return found, mask_QI
+        eaten = words[HEAD + 3 * entries : HEAD + 3 * entries + consumed].astype(np.int32)
+        eaten = eaten[eaten < items]
+        return found, Rows(np.zeros(1, np.int64), np.array([len(eaten)]), eaten)
 
     def merge(self, source_id: str, target_id: str) -> tuple[int, int]:
         """Fold one user's history and consumed items into another's, by time; returns (freed row or -1, target row)."""
@@ -263,6 +261,14 @@ class Users:
 
     def _chains(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         return self.head_U.numpy(), self.node_item.numpy(), self.node_next.numpy(), self.nodes.numpy()
+
+    def _consumed(self, head_Q: NDArray[np.int32], items: int) -> Rows:
+        """The rows below `items` in chains that begin at these nodes."""
+        node_item, node_next = self.node_item.numpy(), self.node_next.numpy()
+        start_Q, stop_Q = np.empty(len(head_Q), np.int64), np.empty(len(head_Q), np.int64)
+        row_T = np.empty(kernels.measure_chains(node_item, node_next, head_Q, items, start_Q, stop_Q), np.int32)
+        kernels.read_chains(node_item, node_next, head_Q, items, start_Q, row_T)
+        return Rows(start_Q, stop_Q, row_T)
 
     def _chain_length(self, user: int) -> int:
         node, length = int(self.head_U[user]), 0

@@ -42,7 +42,7 @@ class Shown:
         rows_QN = predicted.rows_QC.gather(1, order_QN).masked_fill(~present_QN, NO_ITEM)
         hit_QN = rows_QN == batch.target_Q[:, None]
         rank_Q = torch.where(hit_QN.any(1), hit_QN.int().argmax(1) + 1, 0)
-        self.tally.add(rank_Q, (~batch.questions.banned_QI).sum(1), rows_QN)
+        self.tally.add(rank_Q, batch.questions.banned.left(), rows_QN)
         of_list_Q = intra_list_diversity(learner.catalogue.projected_IP[rows_QN.clamp(min=0)], present_QN)
         self.diverse += float(of_list_Q.nansum())
         self.lists += int((~of_list_Q.isnan()).sum())

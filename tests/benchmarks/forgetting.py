@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from streams import Asked, Stream, arguments, joined, learner_of, load, run, settings_of, write
 
 from pipeline.evaluation.bootstrap import mean_interval, ratio_interval
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import Questions
 from pipeline.learning.learner import Learner
 from pipeline.learning.ranks import pooled_rank
@@ -110,12 +111,13 @@ def probe(learner: Learner, later: Sequence[Event]) -> Asked:
     items = len(learner.catalogue)
     for first in range(0, len(likes), 256):
         part = torch.arange(first, min(first + 256, len(likes)))
-        history, banned_QI = learner.users.windows(user_Q[part], items)
+        history, consumed = learner.users.windows(user_Q[part], items)
+        banned = Banned(torch.ones(items, dtype=torch.bool), consumed)
         told = learner.circumstances.of(user_Q[part])
-        predicted = learner.predict(Questions(user_Q[part], history, banned_QI, told))
-        rest_QI = learner.popularity.count_HI[1, :items].expand(len(part), -1)
-        rank_Q.append(pooled_rank(predicted.score_QC, predicted.rows_QC, rest_QI, banned_QI, target_Q[part]))
-        unseen_Q.append((~banned_QI).sum(1))
+        predicted = learner.predict(Questions(user_Q[part], history, banned, told))
+        rest_I = learner.popularity.count_HI[1, :items]
+        rank_Q.append(pooled_rank(predicted.score_QC, predicted.rows_QC, rest_I, banned, target_Q[part]))
+        unseen_Q.append(banned.left())
         count_Q.append(history.count_Q)
     users = np.array([event.actor for event in likes], dtype=np.str_)
     tensors = [torch.cat(each).numpy() for each in (rank_Q, unseen_Q, count_Q)]

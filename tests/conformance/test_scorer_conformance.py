@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.encoding.hashing import HashingEncoder
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import Questions
 from pipeline.learning.learner import Batch, Learner
 from pipeline.learning.scorer import Scorer
@@ -88,8 +89,8 @@ def batch_of(learner: Learner, seed: int = 99) -> Batch:
 def questions_of(learner: Learner, users: list[str]) -> Questions:
     """What these users would be asked now."""
     rows = torch.tensor([learner.users.ids.find(user) for user in users], dtype=torch.int64)
-    history, consumed_QI = learner.users.windows(rows, len(learner.catalogue))
-    return Questions(rows, history, consumed_QI)
+    history, consumed = learner.users.windows(rows, len(learner.catalogue))
+    return Questions(rows, history, Banned(torch.ones(len(learner.catalogue), dtype=torch.bool), consumed))
 
 
 def wholes(scorer: Scorer, questions: Questions) -> Tensor:
@@ -120,7 +121,7 @@ class TestEveryScorer:
         answer.at(torch.tensor([[0, 1], [2, 3], [4, 5]]))
         for column in range(len(scorer.columns)):
             answer.whole(column)
-            answer.propose(column, 10, questions.banned_QI)
+            answer.propose(column, 10, questions.banned)
         assert bits(learner.state()) == before
         assert torch.equal(torch.get_rng_state(), randomness)
 
@@ -200,11 +201,11 @@ class TestEveryScorer:
     def test_propose_means_no_banned_row_and_puts_the_best_first(self, name: str) -> None:
         learner = trained()
         scorer, questions = scorer_of(learner, name), questions_of(learner, [f"u{n}" for n in range(10)])
-        banned_QI = questions.banned_QI | (torch.arange(30) % 4 == 0)
+        banned_QI = questions.banned.whole() | (torch.arange(30) % 4 == 0)
         answer = scorer.ask(questions)
         for column in range(len(scorer.columns)):
             for n in (1, 7, 500):
-                rows_QN, meant_QN = answer.propose(column, n, banned_QI)
+                rows_QN, meant_QN = answer.propose(column, n, Banned.of(banned_QI))
                 assert rows_QN.shape == meant_QN.shape == (10, min(n, 30))
                 assert not (banned_QI.gather(1, rows_QN) & meant_QN).any()
                 if scorer.columns[column].name not in APPROXIMATE:
@@ -215,7 +216,7 @@ class TestEveryScorer:
         scorer, questions = scorer_of(learner, name), questions_of(learner, ["u1"])
         answer = scorer.ask(questions)
         for column in range(len(scorer.columns)):
-            _, meant_QN = answer.propose(column, 5, torch.ones(1, 30, dtype=torch.bool))
+            _, meant_QN = answer.propose(column, 5, Banned.of(torch.ones(1, 30, dtype=torch.bool)))
             assert not meant_QN.any()
 
     def test_at_says_the_same_as_whole(self, name: str) -> None:
@@ -242,7 +243,8 @@ class TestEveryScorer:
         scorer = scorer_of(learner, name)
         found = wholes(scorer, questions_of(learner, []))
         assert found.shape == (0, 30, len(scorer.columns))
-        rows_QN, meant_QN = scorer.ask(questions_of(learner, [])).propose(0, 5, torch.zeros(0, 30, dtype=torch.bool))
+        nothing = Banned.of(torch.zeros(0, 30, dtype=torch.bool))
+        rows_QN, meant_QN = scorer.ask(questions_of(learner, [])).propose(0, 5, nothing)
         assert rows_QN.shape == meant_QN.shape == (0, 5)
 
     def test_a_blank_learner_answers_and_learns_from_nothing(self, name: str) -> None:
@@ -272,7 +274,7 @@ class TestEveryScorer:
     def test_learns_from_likes_alone_that_are_fresh_and_have_an_item(self, name: str) -> None:
         learner = trained(2)
         scorer = scorer_of(learner, name)
-        fading = ("gain", "count_HI", "stage_GI", "clock", "likes", "liked_V")  # With every event, whatever it is.
+        fading = ("gain", "gain_H", "stage_gain", "clock", "likes", "liked_V")  # With every event, whatever it is.
         untaught = {k: t.detach().clone() for k, t in scorer.state().items() if k not in fading}
         searches = [Event("search", 0, f"u{n}", text="words") for n in range(5)]
         scorer.observe(learner.admit(searches, [START] * 5, START).seen)

@@ -253,8 +253,8 @@ def _unconsumed(learner: Any) -> dict[str, list[str]]:
     found = {}
     for row in range(len(users)):
         if name := users.name(row):
-            _, mask_QI = learner.users.windows(torch.tensor([row]), items)
-            free = torch.nonzero(~mask_QI[0] & learner.catalogue.showable(0, False)).flatten().tolist()
+            _, consumed = learner.users.windows(torch.tensor([row]), items)
+            free = torch.nonzero(~consumed.whole(items)[0] & learner.catalogue.showable(0, False)).flatten().tolist()
             if len(free) > 10:
                 found[name] = [learner.catalogue.ids.name(i) for i in free]
     assert len(found) >= 5

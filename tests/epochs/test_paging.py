@@ -48,9 +48,9 @@ def held(processor: Processor) -> dict[str, tuple[list[int], list[int], list[int
     found = {}
     for row in range(len(users.ids)):
         if name := users.ids.name(row):
-            history, mask_QI = users.windows(torch.tensor([row]), items)
+            history, consumed = users.windows(torch.tensor([row]), items)
             entries = [part[0].tolist() for part in (history.item_QL, history.code_QL, history.time_QL)]
-            found[name] = (*entries, int(history.count_Q), torch.nonzero(mask_QI[0]).flatten().tolist())
+            found[name] = (*entries, int(history.count_Q), torch.nonzero(consumed.whole(items)[0]).flatten().tolist())
     return found
 
 

@@ -252,7 +252,8 @@ def check_users(shop: Any, book: Book) -> None:
         if row >= 0:
             texts = 10 if who in book.searchers else 0
             assert book.entries[who] <= int(users.count_U[row]) <= book.entries[who] + texts
-            _, mask_QI = users.windows(torch.tensor([row]), len(catalogue))
+            _, eaten = users.windows(torch.tensor([row]), len(catalogue))
+            mask_QI = eaten.whole(len(catalogue))
             consumed = {catalogue.ids.name(i) for i in torch.nonzero(mask_QI[0]).flatten().tolist()}
             assert consumed == book.consumed[who]
 

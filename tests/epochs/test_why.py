@@ -192,7 +192,7 @@ def test_the_values_are_shapleys() -> None:
 
     def worth(kept: set[int]) -> torch.Tensor:
         mask = torch.tensor([[lag in kept for lag in range(players)]])
-        part = Questions(question.user_Q, only(question.history, mask), question.banned_QI, question.told)
+        part = Questions(question.user_Q, only(question.history, mask), question.banned, question.told)
         return learner.weigh(part, learner.ask(part), ranked.rows_QC, ranked.lists.present_QC).score_QC[0].double()
 
     exact = []

@@ -72,7 +72,7 @@ def rival_of(name: str) -> Rival:
 
 def blank(batch: Batch) -> Ranks:
     nothing = torch.zeros(len(batch.questions), dtype=torch.int64)
-    return Ranks({}, {}, (~batch.questions.banned_QI).sum(1), nothing, batch.questions.history.count_Q)
+    return Ranks({}, {}, batch.questions.banned.left(), nothing, batch.questions.history.count_Q)
 
 
 def played(rival: Rival, batches: list[Batch], per_batch: float = 0.0) -> tuple[list[Ranks], Tournament]:
@@ -131,7 +131,7 @@ def test_a_batch_model_is_fitted_as_often_as_the_learners_time_allows(batches: l
             clock[0] += likes.count / 100
 
         def scores(self, batch: Batch) -> torch.Tensor:
-            return torch.zeros(batch.questions.banned_QI.shape)
+            return torch.zeros(batch.questions.shape)
 
     clock = [0.0]
     model = Costly()
@@ -228,7 +228,7 @@ def test_popularity_decays_in_events(batches: list[Batch]) -> None:
 def test_what_is_not_a_number_ranks_last(batches: list[Batch]) -> None:
     class Broken(Popularity):
         def scores(self, setting: int, batch: Batch) -> torch.Tensor:
-            return torch.full(batch.questions.banned_QI.shape, torch.nan)
+            return torch.full(batch.questions.shape, torch.nan)
 
     found, _ = played(Broken("broken", (float("inf"),)), batches[3:4])
     assert torch.equal(found[0].rank_Q["broken"], found[0].unseen_Q)

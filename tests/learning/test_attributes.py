@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import NO_ITEM, History, Interactions, Questions, pack_code
 from pipeline.learning.scorer import Observation
 from pipeline.learning.scorers.attributes import Attributes
@@ -138,7 +139,7 @@ def shop() -> Attributes:
 
 def scores(scorer: Attributes, column: int, users: list[int], before: list[list[int]]) -> Tensor:
     """[Q, 20] a column's scores."""
-    banned = torch.zeros(len(users), 20, dtype=torch.bool)
+    banned = Banned.of(torch.zeros(len(users), 20, dtype=torch.bool))
     return scorer.ask(Questions(torch.tensor(users), history(before), banned)).whole(column)
 
 
@@ -177,7 +178,8 @@ class TestColumns:
     def test_rows_alone_are_rows_of_the_whole(self) -> None:
         scorer = shop()
         scorer.observe(likes([0, 1, 2], [3, 4, 5], [[1], [2], [0]]))
-        questions = Questions(torch.tensor([3, 4]), history([[5, 2], [1]]), torch.zeros(2, 20, dtype=torch.bool))
+        nothing = Banned.of(torch.zeros(2, 20, dtype=torch.bool))
+        questions = Questions(torch.tensor([3, 4]), history([[5, 2], [1]]), nothing)
         answer = scorer.ask(questions)
         rows = torch.tensor([[4, 0, 19], [7, 7, 3]])
         for column in range(2):

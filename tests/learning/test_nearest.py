@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.learning.nearest import FEW, LEVELS, LISTED, Nearest
+from pipeline.learning.clusters import LEVELS
+from pipeline.learning.nearest import FEW, LISTED, Nearest
 
 WIDTH = 16
 
@@ -31,14 +32,20 @@ def brute_force(vector_IP: Tensor, row: int) -> tuple[list[int], list[float]]:
     return order, [float(cosine_I[i]) for i in order]
 
 
+def lists(nearest: Nearest, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """These rows' lists and their cosines."""
+    slot_N, near_SN, cosine_SN = nearest.of(rows)
+    return near_SN[slot_N], cosine_SN[slot_N]
+
+
 def check(nearest: Nearest, vector_IP: Tensor, rows: Tensor) -> None:
     """These rows' lists are brute force's."""
-    near_IN, cosine_IN = nearest.of(rows)
-    for row in rows.tolist():
+    slot_N, near_SN, cosine_SN = nearest.of(rows)
+    for row, slot in zip(rows.tolist(), slot_N.tolist(), strict=True):
         order, cosines = brute_force(vector_IP, row)
-        found = near_IN[row].tolist()
+        found = near_SN[slot].tolist()
         assert found == order + [-1] * (LISTED - len(order))
-        assert cosine_IN[row, : len(order)].tolist() == pytest.approx(cosines, abs=1e-6)
+        assert cosine_SN[slot, : len(order)].tolist() == pytest.approx(cosines, abs=1e-6)
 
 
 @pytest.mark.parametrize("count", [1, 30, 400])
@@ -72,14 +79,14 @@ def test_a_list_does_not_depend_on_what_was_asked_before() -> None:
         one_by_one.moved(rows, vector_IP[rows])
         one_by_one.of(torch.arange(0, start + 50, 3))
     rows = torch.arange(500)
-    for mine, theirs in zip(at_once.of(rows), one_by_one.of(rows), strict=True):
-        assert torch.equal(mine[:500], theirs[:500])
+    for mine, theirs in zip(lists(at_once, rows), lists(one_by_one, rows), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_rows_without_a_vector_are_in_nobodys_list() -> None:
     nearest = Nearest(WIDTH)
     nearest.all_moved(torch.cat([vectors(20), torch.zeros(5, WIDTH)]))
-    near_IN, _ = nearest.of(torch.arange(25))
-    assert int(near_IN[:25].max()) < 20
-    assert (near_IN[20:25] == -1).all()
-    assert (nearest.of(torch.tensor([99]))[0][:25] == near_IN[:25]).all()
+    near_NN, _ = lists(nearest, torch.arange(25))
+    assert int(near_NN.max()) < 20
+    assert (near_NN[20:25] == -1).all()
+    assert nearest.of(torch.tensor([99, -1]))[0].tolist() == [-1, -1]

@@ -70,7 +70,7 @@ class LastTime(Factorization):
 
     def ask(self, questions: Questions) -> DenseAnswer:
         last_Q = self.users.last_time_U[questions.user_Q].double() / 1000
-        rows_I = torch.arange(questions.banned_QI.shape[1])
+        rows_I = torch.arange(questions.shape[1])
         return DenseAnswer([torch.sin(last_Q[:, None] + rows_I).float()], len(questions))
 
 
@@ -81,7 +81,7 @@ class LastItem(Factorization):
 
     def ask(self, questions: Questions) -> DenseAnswer:
         history, _ = self.users.windows(questions.user_Q, 0)
-        rows_I = torch.arange(questions.banned_QI.shape[1])
+        rows_I = torch.arange(questions.shape[1])
         return DenseAnswer([(history.item_QL[:, :1] == rows_I).float()], len(questions))
 
 
@@ -137,7 +137,7 @@ def asked(trained: Learner, fresh: Callable[[], Learner], batch: Sequence[Event]
     predicted = twin.predict(admitted.questions)
     history = admitted.questions.history
     return {
-        "user": admitted.questions.user_Q, "banned": admitted.questions.banned_QI, "rows": predicted.rows_QC,
+        "user": admitted.questions.user_Q, "banned": admitted.questions.banned.whole(), "rows": predicted.rows_QC,
         "score": predicted.score_QC, "feature": predicted.lists.feature_QCK, "context": predicted.lists.context_QX,
         "maturity": predicted.lists.maturity_QC, "present": predicted.lists.present_QC,
         "items": history.item_QL, "codes": history.code_QL, "times": history.time_QL, "count": history.count_Q,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.learning.banned import Banned
 from pipeline.learning.ordering import FEW, best
 from pipeline.learning.ordering_kernels import compare
 
@@ -34,7 +35,7 @@ def test_the_best_rows_are_those_of_a_stable_sort(seed: int, items: int) -> None
     banned_QI = torch.rand(3, items, generator=torch.Generator().manual_seed(seed)) < (0, 0.1, 0.9, 1)[seed % 4]
     sorted_QI, order_QI = torch.sort(score_QI.masked_fill(banned_QI, -torch.inf), dim=1, descending=True, stable=True)
     for n in (1, 7, 60, FEW + 1):
-        rows_QN, meant_QN = best(score_QI, banned_QI, n)
+        rows_QN, meant_QN = best(score_QI, Banned.of(banned_QI), n)
         expected_QN = (sorted_QI != 0)[:, :n] & (sorted_QI > -torch.inf)[:, :n]
         assert torch.equal(meant_QN, expected_QN)
         assert torch.equal(rows_QN[meant_QN], order_QI[:, :n][meant_QN])
@@ -43,11 +44,11 @@ def test_the_best_rows_are_those_of_a_stable_sort(seed: int, items: int) -> None
 
 def test_one_row_of_scores_does_for_all_questions() -> None:
     score_I, banned_QI = torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([[True, False, False], [False, False, True]])
-    assert best(score_I, banned_QI, 2)[0].tolist() == [[2, 1], [0, 1]]
+    assert best(score_I, Banned.of(banned_QI), 2)[0].tolist() == [[2, 1], [0, 1]]
 
 
 def test_of_no_items_none_are_best() -> None:
-    rows_QN, meant_QN = best(torch.zeros(2, 0), torch.zeros(2, 0, dtype=torch.bool), 5)
+    rows_QN, meant_QN = best(torch.zeros(2, 0), Banned.of(torch.zeros(2, 0, dtype=torch.bool)), 5)
     assert rows_QN.shape == meant_QN.shape == (2, 0)
 
 

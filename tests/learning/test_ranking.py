@@ -13,10 +13,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import NO_ITEM, History, Questions
 from pipeline.learning.candidates import FUSION, Answers, candidates
 from pipeline.learning.context import FIXED, context
-from pipeline.learning.ranks import best, pooled_rank, rank_of
+from pipeline.learning.ranks import best, pooled_rank, rank_of, shared_rank
 from pipeline.learning.scorer import Column, DenseAnswer
 from pipeline.learning.sparse import Order
 from pipeline.learning.weights import NOISE, DynamicWeights, Lists, features, maturity
@@ -50,7 +51,16 @@ def brute_rank(score: list[float], banned: list[bool], target: int) -> int:
 def test_ranks_against_counting(ranking: tuple[Tensor, Tensor, Tensor]) -> None:
     score_QI, banned_QI, target_Q = ranking
     expected = [brute_rank(*one) for one in zip(score_QI.tolist(), banned_QI.tolist(), target_Q.tolist(), strict=True)]
-    assert rank_of(score_QI, banned_QI, target_Q).tolist() == expected
+    assert rank_of(score_QI, Banned.of(banned_QI), target_Q).tolist() == expected
+
+
+@UNTIMED
+@given(rankings())
+def test_ranks_by_a_score_that_all_share_against_counting(ranking: tuple[Tensor, Tensor, Tensor]) -> None:
+    score_QI, banned_QI, target_Q = ranking
+    shared_I = score_QI[0] if len(score_QI) else torch.zeros(score_QI.shape[1])
+    expected = [brute_rank(shared_I.tolist(), b, t) for b, t in zip(banned_QI.tolist(), target_Q.tolist(), strict=True)]
+    assert shared_rank(shared_I, Banned.of(banned_QI), target_Q).tolist() == expected
 
 
 @UNTIMED
@@ -58,8 +68,9 @@ def test_ranks_against_counting(ranking: tuple[Tensor, Tensor, Tensor]) -> None:
 def test_pooled_ranks_put_candidates_first_then_the_rest(
     ranking: tuple[Tensor, Tensor, Tensor], n: int, rng: np.random.Generator
 ) -> None:
-    rest_QI, banned_QI, target_Q = ranking
-    questions, items = rest_QI.shape
+    score_QI, banned_QI, target_Q = ranking
+    questions, items = score_QI.shape
+    rest_I = score_QI[0] if questions else torch.zeros(items)
     rows, scores, expected = [], [], []
     for q in range(questions):
         open_rows = [i for i in range(items) if not banned_QI[q, i]]
@@ -69,9 +80,10 @@ def test_pooled_ranks_put_candidates_first_then_the_rest(
         rows.append(taken + [0] * short)
         scores.append(given_scores + [-math.inf] * short)
         first = dict(zip(taken, given_scores, strict=True))
-        whole = [first.get(i, -1000 + float(rest_QI[q, i])) for i in range(items)]
+        whole = [first.get(i, -1000 + float(rest_I[i])) for i in range(items)]
         expected.append(brute_rank(whole, banned_QI[q].tolist(), int(target_Q[q])))
-    found = pooled_rank(torch.tensor(scores).view(-1, n), torch.tensor(rows).view(-1, n), rest_QI, banned_QI, target_Q)
+    rows_QC = torch.tensor(rows, dtype=torch.int64).view(-1, n)
+    found = pooled_rank(torch.tensor(scores).view(-1, n), rows_QC, rest_I, Banned.of(banned_QI), target_Q)
     assert found.tolist() == expected
 
 
@@ -80,7 +92,7 @@ def test_pooled_ranks_put_candidates_first_then_the_rest(
 def test_the_best_are_sorted_and_never_banned(ranking: tuple[Tensor, Tensor, Tensor], n: int) -> None:
     score_QI, banned_QI, _ = ranking
     for score, banned, found in zip(
-        score_QI.tolist(), banned_QI.tolist(), best(score_QI, banned_QI, n).tolist(), strict=True
+        score_QI.tolist(), banned_QI.tolist(), best(score_QI, Banned.of(banned_QI), n).tolist(), strict=True
     ):
         order = sorted((i for i in range(len(score)) if not banned[i]), key=lambda i: (-score[i], i))[:n]
         assert found == order + [-1] * (min(n, len(score)) - len(order))
@@ -109,7 +121,7 @@ def test_candidates_are_fused_by_rank_and_filled_up(n: int) -> None:
     banned_QI[4] = True
     filler_I = torch.rand(items, generator=generator) * 100
     answers = answers_of([(4, first), (3, second), (0, -first)])
-    rows_QC, present_QC = candidates(answers, banned_QI, Order(filler_I), n)
+    rows_QC, present_QC = candidates(answers, Banned.of(banned_QI), Order(filler_I), n)
     assert rows_QC.shape == present_QC.shape == (5, n)
     for q in range(5):
         fused = {i: 1e-6 * (1 + math.log1p(float(filler_I[i]))) for i in range(items) if not banned_QI[q, i]}
@@ -163,7 +175,7 @@ def history_of(entries: int, length: int = 12, count: int | None = None) -> Hist
 @pytest.mark.parametrize("entries", [0, 1, 2, 12])
 def test_context_is_finite_for_every_length_of_history(entries: int) -> None:
     history = history_of(entries, count=max(entries, 0) + (10**9 if entries == 12 else 0))
-    questions = Questions(torch.tensor([0]), history, torch.zeros(1, 5, dtype=torch.bool))
+    questions = Questions(torch.tensor([0]), history, Banned.of(torch.zeros(1, 5, dtype=torch.bool)))
     found = context(questions, torch.full((1, 3), 0.25))
     assert found.shape == (1, FIXED + 3)
     assert found.isfinite().all()
@@ -176,7 +188,7 @@ def test_context_of_nobody() -> None:
     empty = History(
         *(t[:0] for t in (history_of(0).item_QL, history_of(0).code_QL, history_of(0).time_QL)), torch.zeros(0)
     )
-    questions = Questions(torch.zeros(0, dtype=torch.int64), empty, torch.zeros(0, 5, dtype=torch.bool))
+    questions = Questions(torch.zeros(0, dtype=torch.int64), empty, Banned.of(torch.zeros(0, 5, dtype=torch.bool)))
     assert context(questions, torch.zeros(4, 3)).shape == (0, FIXED + 3)
 
 

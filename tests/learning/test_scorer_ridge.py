@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import Questions
 from pipeline.learning.learner import Learner
 from pipeline.learning.scorers.ridge import DECAY, OTHERS, PENALTY, Ridge
@@ -44,7 +45,7 @@ def asked(learner: Learner) -> Questions:
     """Everybody's question."""
     users = torch.arange(USERS)
     history, _ = learner.users.windows(users, 0)
-    return Questions(users, history, torch.zeros(USERS, len(learner.catalogue), dtype=torch.bool))
+    return Questions(users, history, Banned.of(torch.zeros(USERS, len(learner.catalogue), dtype=torch.bool)))
 
 
 def test_it_is_ease_over_the_kept_histories(learner: Learner) -> None:

@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pipeline.encoding.hashing import HashingEncoder
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import Questions
 from pipeline.learning.learner import Learner
 from pipeline.learning.lists import recommend
@@ -168,8 +169,10 @@ def test_what_is_before_their_eyes_is_not_passed_over_yet() -> None:
 
 def fatigue(learner: Learner, user: str) -> dict[int, float]:
     """How often the user passed over each item."""
-    history, consumed_QI = learner.users.windows(torch.tensor([learner.users.row(user)]), len(learner.catalogue))
-    answer = impressions_of(learner).ask(Questions(torch.tensor([learner.users.row(user)]), history, consumed_QI))
+    row_Q, items = torch.tensor([learner.users.row(user)]), len(learner.catalogue)
+    history, consumed = learner.users.windows(row_Q, items)
+    banned = Banned(torch.ones(items, dtype=torch.bool), consumed)
+    answer = impressions_of(learner).ask(Questions(row_Q, history, banned))
     found = -answer.whole(1)[0]
     return {
         int(learner.catalogue.ids.name(row)[1:]): float(found[row]) for row in torch.nonzero(found).flatten().tolist()

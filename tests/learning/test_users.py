@@ -47,8 +47,8 @@ def users_of(count: int) -> Users:
 
 def chain(users: Users, row: int, items: int = 12) -> set[int]:
     """Items consumed."""
-    _, mask_QI = users.windows(torch.tensor([row]), items)
-    return set(torch.nonzero(mask_QI[0]).flatten().tolist())
+    _, consumed = users.windows(torch.tensor([row]), items)
+    return set(torch.nonzero(consumed.whole(items)[0]).flatten().tolist())
 
 
 def history(users: Users, row: int) -> list[int]:
@@ -144,7 +144,8 @@ def test_advance_against_lists(batches: list[list[tuple[int, int, int, bool]]], 
     for events in batches:
         asked = torch.tensor([item >= 0 and code & 1 > 0 for _, item, code, _ in events], dtype=torch.bool)
         question_B = torch.where(asked, asked.cumsum(0) - 1, -1)
-        before, seen_B, mask_QI = users.advance(batch(events), question_B, span)
+        before, seen_B, gone = users.advance(batch(events), question_B, span)
+        mask_QI = gone.whole(span)
         assert mask_QI.shape == (int(asked.sum()), span)
         for b, (user, item, code, consumes) in enumerate(events):
             expected = entries[user][-HISTORY:][::-1]
@@ -251,12 +252,12 @@ def test_late_events_consume_once_and_leave_no_entry() -> None:
 def test_a_text_is_an_entry_that_is_no_item() -> None:
     users = users_of(1)
     users.append_text(0, 7, 42, MS)
-    found, mask_QI = users.windows(torch.tensor([0]), 12)
+    found, consumed = users.windows(torch.tensor([0]), 12)
     assert found.item_QL[0, 0] == -9
     assert found.code_QL[0, 0] == 42
     assert found.time_QL[0, 0] == MS // 1000 - 946_684_800
     assert not found.item_here_QL.any()
-    assert not mask_QI.any()
+    assert not consumed.whole(12).any()
 
 
 def test_state_and_load_give_the_same_users() -> None:

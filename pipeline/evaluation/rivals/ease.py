@@ -86,7 +86,7 @@ class Ridge:
     def scores(self, asking: Asking, batch: Batch) -> Tensor:
         """[Q, I]; 0 for items that took no part."""
         history = batch.questions.history
-        questions, items = batch.questions.banned_QI.shape
+        questions, items = batch.questions.shape
         score_QI = torch.zeros(questions, items)
         if len(self._rows) == 0:
             return score_QI

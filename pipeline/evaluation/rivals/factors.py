@@ -48,7 +48,7 @@ class Als:
             (np.ones(len(columns), np.float32), columns, np.cumsum([0, *lengths])), shape=(len(history), len(item_ID))
         )
         user_QD = self._model.recalculate_user(np.arange(len(history)), liked_QI)
-        return padded(torch.from_numpy(user_QD @ item_ID.T), batch.questions.banned_QI.shape[1])
+        return padded(torch.from_numpy(user_QD @ item_ID.T), batch.questions.shape[1])
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Bpr:
         item_ID = np.asarray(self._model.item_factors, np.float32)
         rows = zip(batch.questions.user_Q.tolist(), last_likes(batch, HISTORY, len(item_ID)), strict=True)
         user_QD = np.stack([self._factor(user, liked) for user, liked in rows])
-        return padded(torch.from_numpy(user_QD @ item_ID.T), batch.questions.banned_QI.shape[1])
+        return padded(torch.from_numpy(user_QD @ item_ID.T), batch.questions.shape[1])
 
     def _factor(self, user: int, liked: NDArray[np.int64]) -> NDArray[np.float32]:
         if user < len(self._fitted_U) and self._fitted_U[user]:

@@ -25,7 +25,7 @@ class Isgd:
 
     def scores(self, setting: int, batch: Batch) -> Tensor:
         """[Q, I] dot products."""
-        items = batch.questions.banned_QI.shape[1]
+        items = batch.questions.shape[1]
         self._reserve(int(batch.questions.user_Q.max()) + 1, items)
         return self._user_UD[batch.questions.user_Q] @ self._item_ID[:items].T
 

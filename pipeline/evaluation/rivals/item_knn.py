@@ -79,7 +79,7 @@ class ItemKnn:
 
     def scores(self, setting: int, batch: Batch) -> Tensor:
         """[Q, I]; 0 for what never occurred with the history."""
-        questions, items = batch.questions.banned_QI.shape
+        questions, items = batch.questions.shape
         self._reserve(items)
         asking, history = self._askings[setting], batch.questions.history
         scale_I = self._count_I[:items].clamp(min=1.0).rsqrt()

@@ -22,7 +22,7 @@ class Chance:
 
     def scores(self, setting: int, batch: Batch) -> Tensor:
         """[Q, I] uniform."""
-        return torch.rand(batch.questions.banned_QI.shape, generator=self._generator)
+        return torch.rand(batch.questions.shape, generator=self._generator)
 
     def learn(self, batch: Batch, allowance: float) -> None:
         """Nothing to learn."""
@@ -44,7 +44,7 @@ class Popularity:
 
     def scores(self, setting: int, batch: Batch) -> Tensor:
         """[Q, I] the same for everybody."""
-        questions, items = batch.questions.banned_QI.shape
+        questions, items = batch.questions.shape
         self._count_HI[setting] = grown(self._count_HI[setting], items)
         return self._count_HI[setting][:items].expand(questions, -1)
 

@@ -45,8 +45,8 @@ class RiverMf:
 
     def scores(self, setting: int, batch: Batch) -> Tensor:
         """[Q, I] dot products, and the items' biases where the model has them; the rest of it is the same for all."""
-        self._reserve(batch.questions.banned_QI.shape[1])
-        items = batch.questions.banned_QI.shape[1]
+        self._reserve(batch.questions.shape[1])
+        items = batch.questions.shape[1]
         user_QD = np.stack([self._model.u_latents[user] for user in batch.questions.user_Q.tolist()])
         score_QI = user_QD.astype(np.float32) @ self._item_ID[:items].T + self._bias_I[:items]
         return torch.from_numpy(score_QI)

@@ -141,7 +141,7 @@ class Sequential:
     def scores(self, batch: Batch) -> Tensor:
         """[Q, I] from each user's history as it is now."""
         score_QM = self.scores_of(last_likes(batch, self.length, self._items))
-        return padded(score_QM, batch.questions.banned_QI.shape[1])
+        return padded(score_QM, batch.questions.shape[1])
 
     @torch.no_grad()
     def scores_of(self, histories: list[NDArray[np.int64]]) -> Tensor:

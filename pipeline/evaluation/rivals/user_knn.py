@@ -59,8 +59,8 @@ class UserKnn:
     def scores(self, setting: int, batch: Batch) -> Tensor:
         """[Q, I]; 0 for what no neighbour likes."""
         asking, asked = self._askings[setting], batch.questions
-        self._reserve(int(asked.user_Q.max()) + 1, asked.banned_QI.shape[1])
-        out_QI = torch.zeros(asked.banned_QI.shape)
+        self._reserve(int(asked.user_Q.max()) + 1, asked.shape[1])
+        out_QI = torch.zeros(asked.shape)
         weight_L = (asking.decay ** np.arange(LIKES)).astype(np.float32)
         kernels.ask_users(
             self._liked_UL.numpy(), self._likes_U.numpy(), self._liker_IR.numpy(), self._when_IR.numpy(),

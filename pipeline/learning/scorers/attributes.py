@@ -156,7 +156,7 @@ class _Answer(RowsAnswer):
     """Columns are worked out one by one."""
 
     def __init__(self, scorer: Attributes, questions: Questions) -> None:
-        super().__init__(*questions.banned_QI.shape)
+        super().__init__(*questions.shape)
         self._scorer = scorer
         self._asked = questions
 

@@ -13,7 +13,8 @@ from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions
 from pipeline.learning.paging import Slotted
 from pipeline.learning.scorer import Column, Observation
-from pipeline.learning.sparse import Scratch, SparseAnswer, room_for
+from pipeline.learning.scratch import Scratch
+from pipeline.learning.sparse import SparseAnswer, room_for
 from pipeline.learning.users import Users
 
 ADMIRERS = 256
@@ -38,14 +39,14 @@ def admire(admirer_IR, written_I, liked_SL, slot_U, likes_U, item_B, user_B, pos
 
 
 @njit(cache=True, nogil=True)
-def nearest(admirer_IR, written_I, likes_U, user_Q, item_QL, code_QL, decay_L, shrink, found_QK, score_QK):
+def nearest(admirer_IR, written_I, likes_U, user_Q, item_QL, code_QL, decay_L, shrink, near, found_QK, score_QK):
     """The K nearest users of each history and their similarity, the nearest first, -1 past the last.
 
     Similarity of user v to a history: sum of decay^lag over the likes they share / (sqrt(likes of v) + shrink).
+    `near` is 0 everywhere, and so it is again afterwards.
     """
-    near = np.zeros(likes_U.shape[0], np.float32)
-    met = np.zeros(likes_U.shape[0], np.int32)
     slots, most = admirer_IR.shape[1], found_QK.shape[1]
+    met = np.empty(min(decay_L.shape[0] * slots, near.shape[0]), np.int32)
     for q in range(item_QL.shape[0]):
         n = 0
         for lag in range(min(item_QL.shape[1], decay_L.shape[0])):
@@ -123,6 +124,7 @@ class Companions:
         users.slotted.append(Slotted(self, "liked_SL", 0))
         self.likes_U = torch.zeros(64, dtype=torch.int32)
         self._sums = Scratch(0, np.float32)
+        self._near = Scratch(0, np.float32)
         self._decay = (DECAY ** np.arange(LOOK_BACK)).astype(np.float32)
 
     def resize(self, items: int, users: int) -> None:
@@ -133,12 +135,13 @@ class Companions:
 
     def ask(self, questions: Questions) -> SparseAnswer:
         """Score what the nearest users like."""
-        items, history = questions.banned_QI.shape[1], questions.history
+        items, history = questions.shape[1], questions.history
         found_QK = np.empty((len(questions), COMPANIONS), dtype=np.int64)
         score_QK = np.empty((len(questions), COMPANIONS), dtype=np.float32)
         nearest(
             self.admirer_IR.numpy(), self.written_I.numpy(), self.likes_U.numpy(), questions.user_Q.numpy(),
-            history.item_QL.numpy(), history.code_QL.numpy(), self._decay, np.float32(SHRINK), found_QK, score_QK,
+            history.item_QL.numpy(), history.code_QL.numpy(), self._decay, np.float32(SHRINK),
+            self._near.of(len(self.likes_U)), found_QK, score_QK,
         )  # fmt: skip
         at_QK, cold_NL = self._likes(found_QK)
         likes_U = self.likes_U.numpy()

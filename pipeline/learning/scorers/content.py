@@ -10,11 +10,14 @@ from torch import Tensor
 
 from pipeline.learning import dot_kernels
 from pipeline.learning import sparse_kernels as kernels
-from pipeline.learning.batch import History, Questions, disliked_of, liked_of
+from pipeline.learning.banned import Banned
+from pipeline.learning.batch import NO_ITEM, History, Questions, disliked_of, liked_of
 from pipeline.learning.catalogue import Catalogue
+from pipeline.learning.nearest import whole
 from pipeline.learning.ordering import best
 from pipeline.learning.scorer import Answer, Column, Observation, RowsAnswer
-from pipeline.learning.sparse import Scratch, places
+from pipeline.learning.scratch import Scratch
+from pipeline.learning.sparse import places
 from pipeline.learning.texts import Texts
 
 NEAREST_OF = 10
@@ -58,7 +61,7 @@ class Content:
             history.item_QL[:, :NEAREST_OF].contiguous(),
             ~disliked_QL[:, :NEAREST_OF],
         )
-        return _ContentAnswer(asked, self._catalogue, questions.banned_QI.shape[1])
+        return _ContentAnswer(asked, self._catalogue, questions.shape[1])
 
     def observe(self, seen: Observation) -> None:
         """The text says it all."""
@@ -100,8 +103,9 @@ class _ContentAnswer(RowsAnswer):
     """Cosines.
 
     The nearest of the last items are proposed from those items' own lists
-    (`learning.nearest`), which know nothing of what was disliked; only what is
-    compared with a mean or a text looks at the whole catalogue.
+    (`learning.nearest`), which know nothing of what was disliked. What is
+    compared with a mean or a text looks at the whole catalogue, in a large one
+    into the nearest clusters of it alone.
     """
 
     _most = Scratch(0, np.float32)
@@ -111,14 +115,16 @@ class _ContentAnswer(RowsAnswer):
         self._asked = asked
         self._catalogue = catalogue
 
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        rows_QN, meant_QN = places(banned_QI, n)
+        rows_QN, meant_QN = places(banned, n)
         if column == NEAREST:
             item_QL, counts_QL = self._asked.item_QL, self._asked.counts_QL
-            near_IN, cosine_IN = self._catalogue.nearest.of(item_QL[counts_QL & (item_QL >= 0)].long())
+            item_N = torch.where(counts_QL, item_QL, NO_ITEM).flatten().long()
+            slot_N, near_SN, cosine_SN = self._catalogue.nearest.of(item_N)
+            slot_QL = slot_N.view(item_QL.shape)
             kernels.best_of_near(
-                item_QL.numpy(), counts_QL.numpy(), near_IN.numpy(), cosine_IN.numpy(), banned_QI.numpy(),
+                slot_QL.numpy(), counts_QL.numpy(), near_SN.numpy(), cosine_SN.numpy(), banned.arrays(),
                 self._most.of(self._items), rows_QN.numpy(), meant_QN.numpy(),
             )  # fmt: skip
             return rows_QN, meant_QN
@@ -126,9 +132,14 @@ class _ContentAnswer(RowsAnswer):
         asking = torch.nonzero((asked_QP != 0).any(1)).flatten()
         rows_QN.zero_()
         meant_QN.zero_()
-        if len(asking) > 0:
+        if len(asking) > 0 and self._catalogue.nearest.indexed:
+            found_AN, product_AN = self._catalogue.nearest.clusters.nearest(
+                whole(asked_QP[asking]), banned[asking], rows_QN.shape[1]
+            )
+            rows_QN[asking], meant_QN[asking] = found_AN.clamp(min=0), product_AN != 0
+        elif len(asking) > 0:
             whole_AI = asked_QP[asking] @ self._catalogue.projected_IP[: self._items].T
-            rows_QN[asking], meant_QN[asking] = best(whole_AI, banned_QI[asking], n)
+            rows_QN[asking], meant_QN[asking] = best(whole_AI, banned[asking], n)
         return rows_QN, meant_QN
 
     def at(self, rows_QC: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class Factorization:
 
     def ask(self, questions: Questions) -> Answer:
         """Dot products."""
-        return _Dots(self.user_UD[questions.user_Q], self.item_ID[: questions.banned_QI.shape[1]])
+        return _Dots(self.user_UD[questions.user_Q], self.item_ID[: questions.shape[1]])
 
     def observe(self, seen: Observation) -> None:
         """One gradient step per positive."""

@@ -79,7 +79,7 @@ class Impressions:
         """Rates of all items; for each user, minus the times that an item was lately shown and not taken."""
         if not self.seen_any:
             return EmptyAnswer(len(self.columns), questions)
-        items = questions.banned_QI.shape[1]
+        items = questions.shape[1]
         passed_QI = torch.zeros(len(questions), items)
         impression_kernels.passed_over(
             self.ring_item_US.numpy(), self.ring_place_US.numpy(), self.ring_second_US.numpy(),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pipeline.learning.banned import Rows
 from pipeline.learning.batch import NO_ITEM, History, Questions, consumes_of, liked_of
 from pipeline.learning.catalogue import Catalogue
 from pipeline.learning.drift import Reaction
 from pipeline.learning.optimise import Trainer
 from pipeline.learning.scorer import Column, DenseAnswer, Observation
-from pipeline.learning.scorers.popularity import Popularity
+from pipeline.learning.scorers.popularity import HORIZONS, Popularity
 from pipeline.learning.sequences import Tokens, moved_back, shuffled_pages, tokens
 from pipeline.learning.texts import Texts
 from pipeline.learning.transformer import Dropout, interests, items_of, start_weights
@@ -71,14 +72,14 @@ class Interest:
     @torch.no_grad()
     def ask(self, questions: Questions) -> DenseAnswer:
         """Logits of the whole catalogue for a like, from the averaged weights."""
-        items = questions.banned_QI.shape[1]
+        items = questions.shape[1]
         seen = tokens(questions.history, self._length).trimmed()
         weights = self.trainer.served
         asked_QT = torch.ones(len(questions), seen.item_QT.shape[1] + 1, dtype=torch.int64, device=self._device)
         content = self._content(seen).to(self._device)
         u_QD = interests(weights, seen.to(self._device), content, asked_QT, Dropout(0, None))[:, -1]
         item_ID = items_of(weights, self._catalogue.projected_IP[:items].to(self._device))
-        logits_QI = u_QD @ item_ID.T + self._bias(weights, items)
+        logits_QI = u_QD @ item_ID.T + self._bias(weights, slice(0, items))
         return DenseAnswer([logits_QI.cpu()], len(questions))
 
     def observe(self, seen: Observation) -> None:
@@ -141,7 +142,7 @@ class Interest:
         if len(user_W) == 0:
             return float("nan")
         generator = self._generator()
-        history, consumed_WI = self._users.windows(user_W, len(self._catalogue))
+        history, consumed = self._users.windows(user_W, len(self._catalogue))
         if not newest:
             spare = (history.count_Q.clamp(max=history.item_QL.shape[1]) - self._length - 1).clamp(min=0)
             late = torch.arange(len(user_W)) < WINDOWS // 4
@@ -149,14 +150,14 @@ class Interest:
             history = moved_back(history, steps)
         mixed_Q = torch.rand(len(user_W), generator=generator) < SHUFFLED_SHARE
         history = shuffled_pages(history, generator, mixed_Q)
-        loss = self._loss(history, consumed_WI, generator)
+        loss = self._loss(history, consumed, generator)
         if loss is None:
             return float("nan")
         self.trainer.step(loss)
         self.progress[2] += 1
         return float(loss.detach())
 
-    def _loss(self, history: History, consumed_WI: Tensor, generator: torch.Generator) -> Tensor | None:
+    def _loss(self, history: History, consumed: Rows, generator: torch.Generator) -> Tensor | None:
         """Softmax cross-entropy of each next item given the entries before it, over what could then be shown."""
         whole = tokens(history, self._length + 1).trimmed()
         past = whole.until(-1)
@@ -176,7 +177,7 @@ class Interest:
         target = target_WT.flatten()[picked]
         rows = self._compared(target, generator)
         logits = self._logits(u_WTD.flatten(0, 1)[picked.to(on)], rows)
-        gone, position = _already_consumed(whole, consumed_WI, picked, rows)
+        gone, position = _already_consumed(whole, consumed, picked, rows)
         logits = logits.masked_fill_(gone.to(on), -1e9)
         weight = weight_WT.flatten()[picked].to(on)
         losses = torch.nn.functional.cross_entropy(logits, position.to(on), reduction="none")
@@ -195,14 +196,14 @@ class Interest:
         weights, items = self.trainer.live, len(self._catalogue)
         projected_IP = self._catalogue.projected_IP[:items].to(self._device)
         if len(rows) == items:
-            return u_ND @ items_of(weights, projected_IP).T + self._bias(weights, items)
+            return u_ND @ items_of(weights, projected_IP).T + self._bias(weights, slice(0, items))
         rows = rows.to(self._device)
-        return u_ND @ items_of(weights, projected_IP, rows).T + self._bias(weights, items)[rows]
+        return u_ND @ items_of(weights, projected_IP, rows).T + self._bias(weights, rows.cpu())
 
-    def _bias(self, weights: dict[str, Tensor], items: int) -> Tensor:
-        """[I] learned share of log popularity at each horizon."""
-        count_HI = self._popularity.count_HI[:, :items].to(self._device)
-        return (weights["popular_H"][:, None] * torch.log(count_HI + 0.1)).sum(0)
+    def _bias(self, weights: dict[str, Tensor], rows: Tensor | slice) -> Tensor:
+        """[N] learned share of log popularity at each horizon."""
+        count_HN = torch.stack([self._popularity.counts(h, rows) for h in range(len(HORIZONS))]).to(self._device)
+        return (weights["popular_H"][:, None] * torch.log(count_HN + 0.1)).sum(0)
 
     def _content(self, seen: Tokens) -> Tensor:
         """[Q, T, P] text of each token: the item's, or the user's own."""
@@ -211,7 +212,7 @@ class Interest:
         return of_item + self._texts.vectors(item_QT)
 
 
-def _already_consumed(whole: Tokens, consumed_WI: Tensor, picked: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _already_consumed(whole: Tokens, consumed: Rows, picked: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Which compared rows each target's user had consumed by then [N, R], and the target's place among them [N].
 
     What was consumed outside the window is taken as consumed before it.
@@ -219,13 +220,14 @@ def _already_consumed(whole: Tokens, consumed_WI: Tensor, picked: Tensor, rows: 
     length = whole.item_QT.shape[1]
     window, place = picked // length, picked % length
     eaten_WT = consumes_of(whole.code_QT) & (whole.item_QT >= 0)
-    nowhere = consumed_WI.shape[1]
-    inside_WT = torch.where(whole.item_QT >= 0, whole.item_QT, nowhere)
-    outside_WI = torch.nn.functional.pad(consumed_WI, (0, 1)).scatter(1, inside_WT, False)
+    outside_WR = consumed.among(rows)
+    at_WT = torch.searchsorted(rows, whole.item_QT.contiguous()).clamp(max=len(rows) - 1)
+    w, t = torch.nonzero(rows[at_WT] == whole.item_QT, as_tuple=True)
+    outside_WR[w, at_WT[w, t]] = False
     earlier = torch.arange(length)[None, :] < place[:, None]
     item_NT = torch.where(earlier & eaten_WT[window], whole.item_QT[window], NO_ITEM)
     at_NT = torch.searchsorted(rows, item_NT.contiguous()).clamp(max=len(rows) - 1)
-    gone = outside_WI[:, rows][window]
+    gone = outside_WR[window]
     n, t = torch.nonzero(rows[at_NT] == item_NT, as_tuple=True)
     gone[n, at_NT[n, t]] = True
     position = torch.searchsorted(rows, whole.item_QT.flatten()[picked])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning import kernels
@@ -13,7 +15,8 @@ from pipeline.learning.arena import grown
 from pipeline.learning.batch import NO_ITEM, Questions, disliked_of
 from pipeline.learning.drift import Reaction
 from pipeline.learning.scorer import Column, Observation
-from pipeline.learning.sparse import Scratch, SparseAnswer, room_for
+from pipeline.learning.scratch import Scratch
+from pipeline.learning.sparse import SparseAnswer, room_for
 
 # Channels of a pair's counts, and how each falls with the lag between the two events.
 COUNT_DECAY = (0.97, 0.9, 0.8, 0.8, 0.5, 0.9)
@@ -35,6 +38,9 @@ TOTAL = (0, 1, 1, 1, 1, 2)
 """Which of an item's totals a channel's counts are compared with: its likes, its events, its recent ones."""
 _POWERS = sorted({(TOTAL[c], a) for _, c, _, *both in SCORES for a in both})
 NEGLIGIBLE = 1e-3
+FEW = 16_384
+"""In a catalogue of so many items it is as soon done to work all of their factors out as to ask which are needed."""
+
 LIKING = np.array([0.5, 1.0, -0.5], dtype=np.float32)
 """How much a history's entry counts: neither, liked, disliked."""
 
@@ -67,6 +73,8 @@ class Neighbours:
         self._reach = np.array(reach, dtype=np.int64)
         self._sums = Scratch(0, np.float32, (len(SCORES),))
         self._met = Scratch(False, np.bool_)
+        self._from = Scratch(0, np.float32, (len(SCORES),))
+        self._onto = Scratch(0, np.float32, (len(SCORES),))
         self._channel = np.array([channel for _, channel, *_ in SCORES], dtype=np.int64)
 
     def resize(self, items: int, users: int) -> None:
@@ -78,14 +86,13 @@ class Neighbours:
 
     def ask(self, questions: Questions) -> SparseAnswer:
         """Score every item that is a neighbour of the recent history."""
-        items, history = questions.banned_QI.shape[1], questions.history
+        items, history = questions.shape[1], questions.history
         most_Q = kernels.most_partners(self.filled_I.numpy(), history.item_QL.numpy(), self._reach[0])
         listed = room_for(most_Q, items, len(SCORES))
-        from_SI, onto_SI = self._scales(items)
         kernels.score_pairs(
             self.neighbour_IN.numpy(), self.filled_I.numpy(), self.value_INC.numpy(),
             history.item_QL.numpy(), history.code_QL.numpy(),
-            LIKING, self._channel, self._decay, self._reach, from_SI.numpy(), onto_SI.numpy(),
+            LIKING, self._channel, self._decay, self._reach, *self._scales_of(history.item_QL, items),
             self._sums.of(items), self._met.of(items),
             listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS,
         )  # fmt: skip
@@ -118,12 +125,18 @@ class Neighbours:
     def nearest(self, rows_Q: Tensor, items: int) -> Tensor:
         """[Q, items] symmetric cosine of items' co-occurrence: item-to-item lists."""
         scores_QI = torch.zeros(len(rows_Q), items)
-        from_SI, onto_SI = self._scales(items)
-        for q, row in enumerate(rows_Q.tolist()):
-            n = int(self.filled_I[row])
-            partners = self.neighbour_IN[row, :n].long()
-            scores_QI[q, partners] = self.value_INC[row, :n, 0] * from_SI[2, row] * onto_SI[2, partners]
+        for q, (partners, cosine) in enumerate(self.partners(rows_Q)):
+            scores_QI[q, partners] = cosine
         return scores_QI
+
+    def partners(self, rows_Q: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each item the ones that it stands with in users' histories [N], and their symmetric cosines [N]."""
+        found = [self.neighbour_IN[row, : int(self.filled_I[row])].long() for row in rows_Q.tolist()]
+        from_SQ, _ = self._scales(rows_Q)
+        _, onto_ST = self._scales(torch.cat([*found, torch.zeros(0, dtype=torch.int64)]))
+        onto = torch.split(onto_ST[2], [len(partners) for partners in found])
+        for q, (row, partners) in enumerate(zip(rows_Q.tolist(), found, strict=True)):
+            yield partners, self.value_INC[row, : len(partners), 0] * from_SQ[2, q] * onto[q]
 
     def forget(self, user: int) -> None:
         """Pair counts name nobody; what a user added stays in the sums."""
@@ -138,14 +151,29 @@ class Neighbours:
         for name, tensor in tensors.items():
             setattr(self, name, tensor.clone())
 
-    def _scales(self, items: int) -> tuple[Tensor, Tensor]:
-        """[S, I] factors n^-a by which a history item and a candidate are divided."""
-        liked, every, recent = self.total_I3[:items].clamp(min=1.0).T
+    def _scales_of(self, item_QL: Tensor, items: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """[I, S] the factors of these histories' items and their partners; of others what they were once, or nothing."""
+        if items <= FEW:
+            rows = np.arange(items)
+        else:
+            most = np.empty(items, np.int64)
+            found = kernels.partners(
+                self.neighbour_IN.numpy(), self.filled_I.numpy(), item_QL.numpy(), self._reach[0],
+                self._met.of(items), most,
+            )  # fmt: skip
+            rows = most[:found]
+        room = self._from.of(items), self._onto.of(items)
+        for scale_IS, scale_SN in zip(room, self._scales(torch.from_numpy(rows)), strict=True):
+            scale_IS[rows] = scale_SN.T.numpy()
+        return room
+
+    def _scales(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """[S, N] factors n^-a by which a history item and a candidate are divided."""
+        liked, every, recent = self.total_I3[rows].clamp(min=1.0).T
         recent = recent / self.gain
         recent = recent.clamp(min=1.0)
         totals = (liked, every, recent)
         power = {(t, a): totals[t] ** -a for t, a in _POWERS}
         scale = torch.where(torch.tensor([c == 5 for _, c, *_ in SCORES])[:, None], 1 / self.gain, torch.ones(1))
-        from_SI = torch.stack([power[TOTAL[c], a] for _, c, _, a, _ in SCORES]) * scale
-        onto_SI = torch.stack([power[TOTAL[c], b] for _, c, _, _, b in SCORES])
-        return from_SI.contiguous(), onto_SI.contiguous()
+        from_SN = torch.stack([power[TOTAL[c], a] for _, c, _, a, _ in SCORES]) * scale
+        return from_SN, torch.stack([power[TOTAL[c], b] for _, c, _, _, b in SCORES])

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from pipeline.learning.arena import grown
-from pipeline.learning.batch import Questions
+from pipeline.learning.banned import Banned
+from pipeline.learning.batch import NO_ITEM, Questions
+from pipeline.learning.ranks import shared_rank
 from pipeline.learning.scorer import Answer, Column, Observation, RowsAnswer
-from pipeline.learning.sparse import Order
+from pipeline.learning.sparse import Order, Rising
 
 HORIZONS = (float("inf"), 20_000.0, 2_000.0, 200.0)
 STAGES = (0.5, 1.5, 2.5, 4.5, 8.5, 16.5, 32.5, 64.5, 128.5)
@@ -18,6 +20,7 @@ STAGE_HORIZON = 20_000.0
 EVENTS_BEFORE = 5.0
 LIKED_BEFORE = 0.5
 STAGE_FLOOR = 0.05
+RENORMALISE = math.exp(40)
 
 
 class Popularity:
@@ -26,6 +29,10 @@ class Popularity:
     popularity-stage counts what users like who have done about as much as this
     one: what newcomers begin with is not what old hands come to. liked-share is
     the part of an item's events that were likes, drawn to LIKED_BEFORE by EVENTS_BEFORE.
+
+    What is counted last weighs more instead of what was counted before less:
+    `count_HI / gain_H` are the decayed counts. So an epoch touches what was
+    liked in it alone, and all other items keep their order.
     """
 
     name = "popularity"
@@ -40,9 +47,11 @@ class Popularity:
 
     def __init__(self) -> None:
         self.count_HI = torch.zeros(len(HORIZONS), 64)
+        self.gain_H = torch.ones(len(HORIZONS), dtype=torch.float64)
         self.stage_GI = torch.zeros(len(STAGES) + 1, 64)
+        self.stage_gain = torch.ones(1, dtype=torch.float64)
         self.liked_2I = torch.zeros(2, 64)
-        self._orders: dict[int, Order] = {}
+        self._orders = [Rising() for _ in HORIZONS]
 
     def resize(self, items: int, users: int) -> None:
         """Make room for items."""
@@ -52,30 +61,30 @@ class Popularity:
 
     def ask(self, questions: Questions) -> Answer:
         """The same for every user, at every stage."""
-        return _Counts(self, _stage(questions.history.count_Q), questions.banned_QI.shape[1])
+        return _Counts(self, _stage(questions.history.count_Q), questions.shape[1])
 
     def order(self, horizon: int, items: int) -> Order:
         """The first so many items by their count at a horizon."""
-        held = self._orders.get(horizon)
-        if held is None or held.items != items:
-            held = self._orders[horizon] = Order(self.count_HI[horizon, :items])
-        return held
+        return self._orders[horizon].order(self.count_HI[horizon, :items], float(self.gain_H[horizon]))
+
+    def counts(self, horizon: int, rows: Tensor | slice) -> Tensor:
+        """[N] decayed counts of these rows."""
+        return self.count_HI[horizon, rows] / self.gain_H[horizon].float()
 
     def observe(self, seen: Observation) -> None:
         """Count positives; every event lets time pass."""
-        self._orders.clear()
         events = len(seen.events)
-        for h, horizon in enumerate(HORIZONS):
-            if horizon != float("inf"):
-                self.count_HI[h] *= torch.exp(torch.tensor(-events / horizon, dtype=torch.float64)).float()
         positive_B = seen.positive_B
         rows = seen.events.item_B[positive_B]
         signal = seen.events.signal_B[positive_B]
-        for h in range(len(HORIZONS)):
-            self.count_HI[h].index_add_(0, rows, signal)
-        self.stage_GI *= math.exp(-events / STAGE_HORIZON)
+        for h, horizon in enumerate(HORIZONS):
+            self.gain_H[h] *= math.exp(events / horizon)
+            self.count_HI[h].index_add_(0, rows, signal * self.gain_H[h].float())
+            self._orders[h].raised(rows)
+        self.stage_gain *= math.exp(events / STAGE_HORIZON)
         stage = _stage(seen.before.count_Q[positive_B])
-        self.stage_GI.index_put_((stage, rows), torch.ones(len(rows)), accumulate=True)
+        self.stage_GI.index_put_((stage, rows), self.stage_gain.float().expand(len(rows)), accumulate=True)
+        self._renormalise()
         counted_B = seen.learn_B & seen.fresh_B
         self.liked_2I[0].index_add_(0, rows, torch.ones(len(rows)))
         self.liked_2I[1].index_add_(0, seen.events.item_B[counted_B], torch.ones(int(counted_B.sum())))
@@ -85,13 +94,27 @@ class Popularity:
 
     def state(self) -> dict[str, Tensor]:
         """The counts."""
-        return {"count_HI": self.count_HI, "stage_GI": self.stage_GI, "liked_2I": self.liked_2I}
+        names = ("count_HI", "gain_H", "stage_GI", "stage_gain", "liked_2I")
+        return {name: getattr(self, name) for name in names}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        self._orders.clear()
+        for order in self._orders:
+            order.forget()
+        self.gain_H.fill_(1)  # snapshots from before there were gains have decayed counts
+        self.stage_gain.fill_(1)
         for name, tensor in tensors.items():
             setattr(self, name, tensor.clone())
+
+    def _renormalise(self) -> None:
+        """Bring gains back to 1 before float32 runs out of room."""
+        for h in torch.nonzero(self.gain_H > RENORMALISE).flatten().tolist():
+            self.count_HI[h] /= self.gain_H[h].float()
+            self.gain_H[h] = 1
+            self._orders[h].forget()
+        if float(self.stage_gain) > RENORMALISE:
+            self.stage_GI /= self.stage_gain.float()
+            self.stage_gain.fill_(1)
 
 
 class _Counts(RowsAnswer):
@@ -102,24 +125,31 @@ class _Counts(RowsAnswer):
         self._counts = counts
         self._stage_Q = stage_Q
 
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
         if column < len(HORIZONS):
-            return self._counts.order(column, self._items).best(banned_QI, n)
-        return super().propose(column, n, banned_QI)
+            return self._counts.order(column, self._items).best(banned, n)
+        return super().propose(column, n, banned)
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""
         of = self._counts
-        stage_QC = of.stage_GI[self._stage_Q[:, None], rows_QC] + STAGE_FLOOR
+        stage_QC = of.stage_GI[self._stage_Q[:, None], rows_QC] / of.stage_gain.float() + STAGE_FLOOR
         liked_QC, events_QC = of.liked_2I[:, rows_QC]
         share_QC = (liked_QC + EVENTS_BEFORE * LIKED_BEFORE) / (events_QC + EVENTS_BEFORE)
-        return torch.stack([*of.count_HI[:, rows_QC], stage_QC, share_QC], dim=2)
+        return torch.stack([*(of.counts(h, rows_QC) for h in range(len(HORIZONS))), stage_QC, share_QC], dim=2)
+
+    def ranked(self, column: int, banned: Banned, target_Q: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """[Q] each target's rank by a count that all share, and [Q, n] the first rows (`ranks.rank_of` and `best`)."""
+        rows_QN, _ = self.propose(column, n, banned)
+        lacking_QN = torch.arange(rows_QN.shape[1]) >= banned.left()[:, None]
+        count_I = self._counts.order(column, self._items).score_I
+        return shared_rank(count_I, banned, target_Q), rows_QN.masked_fill(lacking_QN, NO_ITEM)
 
     def whole(self, column: int) -> Tensor:
         """[Q, I] the column."""
         if column < len(HORIZONS):
-            return self._counts.count_HI[column, : self._items].expand(self._questions, -1)
+            return self._counts.counts(column, slice(0, self._items)).expand(self._questions, -1)
         return super().whole(column)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pipeline.learning import ridge_kernels
 from pipeline.learning.arena import grown
+from pipeline.learning.banned import Banned
 from pipeline.learning.batch import Questions
 from pipeline.learning.ordering import best
 from pipeline.learning.scorer import Answer, Column, EmptyAnswer, Observation
@@ -58,7 +59,7 @@ class Ridge:
             self._slot_I.numpy(), history.item_QL.numpy(), history.code_QL.numpy(),
             torch.stack([OTHERS * decay_L, decay_L]).numpy(), self.weight_RR.numpy(), score_QR.numpy(),
         )  # fmt: skip
-        return _Covered(score_QR, self.item_R, self._slot_I, questions.banned_QI.shape[1])
+        return _Covered(score_QR, self.item_R, self._slot_I, questions.shape[1])
 
     def observe(self, seen: Observation) -> None:
         """Count likes; solve when it is due."""
@@ -115,9 +116,9 @@ class _Covered:
         self._slot_I = slot_I
         self._items = items
 
-    def propose(self, column: int, n: int, banned_QI: Tensor) -> tuple[Tensor, Tensor]:
+    def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        place_QN, meant_QN = best(self._score_QR, self._banned(banned_QI), n)
+        place_QN, meant_QN = best(self._score_QR, self._banned(banned), n)
         return self._item_R[place_QN], meant_QN & (self._score_QR.gather(1, place_QN) > 0)
 
     def at(self, rows_QC: Tensor) -> Tensor:
@@ -132,7 +133,8 @@ class _Covered:
         out_QI[:, self._item_R[shown_R]] = self._score_QR[:, shown_R]
         return out_QI
 
-    def _banned(self, banned_QI: Tensor) -> Tensor:
-        """[Q, R] which covered items may not be answered: what is newer than the question, too."""
+    def _banned(self, banned: Banned) -> Banned:
+        """Which covered items may not be answered: what is newer than the question, too."""
         newer_R = self._item_R >= self._items
-        return banned_QI[:, self._item_R.clamp(max=self._items - 1)] | newer_R
+        covered_QR = self._item_R.clamp(max=self._items - 1).expand(len(banned), -1)
+        return Banned.of(banned.at(covered_QR) | newer_R)
