@@ -78,7 +78,7 @@ class Slotted:
     def put(self, slot: int, words: Words) -> None:
         """The inverse of `of`, into an empty slot."""
         if len(words) > 0:
-            self.rings.reserve(1)
+            self.rings.reserve_far(np.array([slot]), np.array([len(words)]))
             begin = place_for(self.rings.ring(), slot, len(words) - 1) - (len(words) - 1)
             self.rings.word_NW[begin : begin + len(words), 0] = torch.from_numpy(words.copy())
 

@@ -52,6 +52,8 @@ def take_room(ring, slot, room):
         ring.free_C[free] = ring.word_NW[begin, 0]
     else:
         begin = ring.extent_1[0]
+        if begin + room > ring.word_NW.shape[0]:
+            raise IndexError("room for an entry was not reserved")
         ring.extent_1[0] += room
     old, had = ring.begin_S[slot], ring.room_S[slot]
     ring.word_NW[begin : begin + had] = ring.word_NW[old : old + had]

@@ -32,7 +32,7 @@ class Rings:
     rings: entry n is found by n. A slot without entries takes 12 bytes.
 
     >>> rings = Rings(length=100, words=1)
-    >>> rings.grow(1); rings.reserve(1)
+    >>> rings.grow(1); rings.reserve(np.array([0]))
     >>> kernels.place_for(rings.ring(), 0, 0), rings.room_S.tolist()[:1]
     (0, [8])
     """
@@ -54,9 +54,17 @@ class Rings:
         self.begin_S = grown(self.begin_S, slots)
         self.room_S = grown(self.room_S, slots)
 
-    def reserve(self, entries: int) -> None:
-        """Make room for so many more entries, whosever they are."""
-        extent = int(self.extent_1) + entries * self.length
+    def reserve(self, slot_B: NDArray[np.int32]) -> None:
+        """Make room for one more entry of each of these slots, of one that is named twice for two."""
+        slot_N, more_N = np.unique(slot_B, return_counts=True)
+        self.reserve_far(slot_N, more_N)
+
+    def reserve_far(self, slot_N: NDArray[np.int32], more_N: NDArray[np.int64]) -> None:
+        """Make room for so many more entries of each of these slots, all different; entries passed over count."""
+        room_N = self.room_S.numpy()[slot_N].astype(np.int64)
+        # A slot's last block is at most twice as large as what it holds, those outgrown on the way are as much again.
+        last_N = np.minimum(np.maximum(2 * (room_N + more_N), kernels.LEAST), self.length)
+        extent = int(self.extent_1) + int(2 * last_N.sum(where=room_N < self.length))
         if extent > len(self.word_NW):
             self.word_NW = grown(self.word_NW, extent)
             self.half_NH = grown(self.half_NH, len(self.word_NW))

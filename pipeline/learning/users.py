@@ -102,7 +102,7 @@ class Users:
         size = len(events)
         self.paging.bring_back(events.user_B)
         self._reserve(size)
-        self.histories.reserve(size)
+        self.histories.reserve(self.slot_U.numpy()[events.user_B.numpy()])
         before = _empty_history(size, self.histories.length)
         seen_B = torch.zeros(size, dtype=torch.bool)
         head_Q = np.empty(int(question_B.max().item()) + 1 if size else 0, np.int32)
@@ -129,7 +129,7 @@ class Users:
     def append_text(self, user: int, text: int, code: int, time_ms: int) -> None:
         """Append the `text`-th text vector to a user's history."""
         self.paging.bring_back(torch.tensor([user]))
-        self.histories.reserve(1)
+        self.histories.reserve(self.slot_U.numpy()[[user]])
         kernels.push(
             *self._rings(),
             user, -2 - text, code, int(to_seconds(torch.tensor(time_ms))),
@@ -174,7 +174,7 @@ class Users:
         order = torch.argsort(oldest_first[2][held], stable=True)
         entries = [part[held][order].tolist() for part in oldest_first]
         total = int(self.count_U[source] + self.count_U[target])
-        self.histories.reserve(len(entries[0]))
+        self.histories.reserve_far(self.slot_U.numpy()[[target]], np.array([total]))
         arrays = self._rings()
         self.count_U[target] = max(total - len(entries[0]), 0)
         for item, code, second in zip(*entries, strict=True):
@@ -194,7 +194,7 @@ class Users:
         """Put a user's record (`paging_kernels`) into memory again."""
         self._take_slot(row)
         self._reserve(int(words[CONSUMED]))
-        self.histories.reserve(1)
+        self.histories.reserve_far(self.slot_U.numpy()[[row]], words[ENTRIES : ENTRIES + 1].astype(np.int64))
         unpack(words, row, *self._rings(), *self._chains())
         for kept, part in zip(self.slotted, parts_of(extra_of(words)), strict=True):
             kept.put(int(self.slot_U[row]), part)

@@ -15,7 +15,7 @@ from pipeline.learning.rings import Rings
 
 def put(rings: Rings, slot: int, n: int, value: int) -> None:
     """Entry n of a slot."""
-    rings.reserve(1)
+    rings.reserve_far(np.array([slot], dtype=np.int32), np.array([max(n + 1 - int(rings.room_S[slot]), 1)]))
     place = kernels.place_for(rings.ring(), slot, n)
     rings.word_NW[place] = torch.tensor([value, -value], dtype=torch.int32)
     rings.half_NH[place] = value % 1000
@@ -87,3 +87,11 @@ def test_room_for_an_entry_far_on_is_made_at_once() -> None:
     assert int(rings.room_S[0]) == 100
     ring = rings.ring()
     assert int(rings.word_NW[kernels.place_of(ring, 0, 250), 0]) == 9
+
+
+def test_an_entry_that_no_room_was_reserved_for_is_refused() -> None:
+    rings = Rings(100, words=2, halves=1)
+    rings.grow(20)
+    with pytest.raises(IndexError, match="reserved"):
+        for slot in range(20):
+            kernels.place_for(rings.ring(), slot, 0)

@@ -174,7 +174,8 @@ class Companions:
 
     def observe(self, seen: Observation) -> None:
         """Note who liked what."""
-        self.liked.reserve(len(seen.events))
+        liking = seen.events.user_B[seen.positive_B].numpy()
+        self.liked.reserve(self._users.slot_U.numpy()[liking])
         admire(
             self.admirer_IR.numpy(), self.written_I.numpy(), self.liked.ring(),
             self._users.slot_U.numpy(), self.likes_U.numpy(),
