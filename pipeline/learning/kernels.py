@@ -9,23 +9,26 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from pipeline.learning.ring_kernels import place_for, place_of
+
+ITEM, TIME = 0, 1
+"""An entry's words in a history's ring; its one half is the code."""
+CODE = 0
+
 
 @njit(cache=True, nogil=True)
-def emit(ring_item, ring_code, ring_time, slot_U, count, user, row, out_item, out_code, out_time):
+def emit(ring, slot_U, count, user, row, out_item, out_code, out_time):
     """Write one user's history to row `row` of the outputs, lag 0 first; nothing where the user has no slot."""
-    length = ring_item.shape[1]
     at = slot_U[user]
-    n = count[user] if at >= 0 else 0
-    for lag in range(length):
-        if lag < n:
-            slot = (n - 1 - lag) % length
-            out_item[row, lag] = ring_item[at, slot]
-            out_code[row, lag] = ring_code[at, slot]
-            out_time[row, lag] = ring_time[at, slot]
-        else:
-            out_item[row, lag] = -1
-            out_code[row, lag] = 0
-            out_time[row, lag] = 0
+    held = min(count[user], ring.length) if at >= 0 else 0
+    for lag in range(held):
+        place = place_of(ring, at, count[user] - 1 - lag)
+        out_item[row, lag] = ring.word_NW[place, ITEM]
+        out_code[row, lag] = ring.half_NH[place, CODE]
+        out_time[row, lag] = ring.word_NW[place, TIME]
+    out_item[row, held:] = -1
+    out_code[row, held:] = 0
+    out_time[row, held:] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -93,19 +96,18 @@ def release_chain(head, node_next, nodes, user):
 
 
 @njit(cache=True, nogil=True)
-def push(ring_item, ring_code, ring_time, slot_U, count, user, item, code, time):
+def push(ring, slot_U, count, user, item, code, time):
     """Append one entry to a user's history."""
-    at = slot_U[user]
-    slot = count[user] % ring_item.shape[1]
-    ring_item[at, slot] = item
-    ring_code[at, slot] = code
-    ring_time[at, slot] = time
+    place = place_for(ring, slot_U[user], count[user])
+    ring.word_NW[place, ITEM] = item
+    ring.half_NH[place, CODE] = code
+    ring.word_NW[place, TIME] = time
     count[user] += 1
 
 
 @njit(cache=True, nogil=True)
 def advance(
-    ring_item, ring_code, ring_time, slot_U, count, head, node_item, node_next, nodes,
+    ring, slot_U, count, head, node_item, node_next, nodes,
     user_B, item_B, code_B, time_B, consumes_B, question_B,
     out_item, out_code, out_time, out_count, out_seen, out_head,
 ):  # fmt: skip
@@ -116,22 +118,22 @@ def advance(
     for b in range(user_B.shape[0]):
         user = user_B[b]
         item = item_B[b]
-        emit(ring_item, ring_code, ring_time, slot_U, count, user, b, out_item, out_code, out_time)
+        emit(ring, slot_U, count, user, b, out_item, out_code, out_time)
         out_count[b] = count[user]
         out_seen[b] = item >= 0 and has_consumed(head, node_item, node_next, user, item)
         if question_B[b] >= 0:
             out_head[question_B[b]] = head[user]
         if item >= 0:
-            push(ring_item, ring_code, ring_time, slot_U, count, user, item, code_B[b], time_B[b])
+            push(ring, slot_U, count, user, item, code_B[b], time_B[b])
             if consumes_B[b] and not out_seen[b]:
                 consume(head, node_item, node_next, nodes, user, item)
 
 
 @njit(cache=True, nogil=True)
-def windows(ring_item, ring_code, ring_time, slot_U, count, user_Q, out_item, out_code, out_time):
+def windows(ring, slot_U, count, user_Q, out_item, out_code, out_time):
     """Histories of users as they are now."""
     for q in range(user_Q.shape[0]):
-        emit(ring_item, ring_code, ring_time, slot_U, count, user_Q[q], q, out_item, out_code, out_time)
+        emit(ring, slot_U, count, user_Q[q], q, out_item, out_code, out_time)
 
 
 @njit(cache=True, nogil=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning import paging_kernels as kernels
-from pipeline.learning.arena import grown
+from pipeline.learning.ring_kernels import place_for
+from pipeline.learning.rings import Rings
 from pipeline.ports import ColdDamaged, ColdStore
 
 if TYPE_CHECKING:
@@ -59,21 +60,27 @@ class Segment:
 
 @dataclass(frozen=True)
 class Slotted:
-    """A tensor of words that another part of the learner keeps by users' slots: `owner.name` [S, ...], empty `fill`."""
+    """What another part of the learner keeps of users in memory: a ring of single words at each one's slot.
 
-    owner: object
+    `held`: how many entries a user's row has there.
+    """
+
     name: str
-    fill: int
+    rings: Rings
+    held: Callable[[int], int]
 
-    @property
-    def tensor(self) -> Tensor:
-        """As it is now."""
-        tensor: Tensor = getattr(self.owner, self.name)
-        return tensor
+    def of(self, row: int, slot: int) -> Words:
+        """The words of a user, in the order of their places."""
+        begin = int(self.rings.begin_S[slot])
+        words: Words = self.rings.word_NW[begin : begin + self.held(row), 0].numpy()
+        return words
 
-    def grow(self, slots: int) -> None:
-        """Make room."""
-        setattr(self.owner, self.name, grown(self.tensor, slots, self.fill))
+    def put(self, slot: int, words: Words) -> None:
+        """The inverse of `of`, into an empty slot."""
+        if len(words) > 0:
+            self.rings.reserve_far(np.array([slot]), np.array([len(words)]))
+            begin = place_for(self.rings.ring(), slot, len(words) - 1) - (len(words) - 1)
+            self.rings.word_NW[begin : begin + len(words), 0] = torch.from_numpy(words.copy())
 
 
 class Paging:
@@ -118,12 +125,11 @@ class Paging:
             self._users.take_back(row, words)
             self._leave(row)
 
-    def peek(self, rows: Rows, name: str) -> NDArray[np.int32]:
-        """What cold users have of a slotted int32 tensor [N, ...], without bringing them back. Raises ColdDamaged."""
+    def peek(self, rows: Rows, name: str) -> list[Words]:
+        """What cold users have at their slots under a name, without bringing them back. Raises ColdDamaged."""
         place = self._users.place_U.numpy()
-        begin, end = self._users.extra_words(name)
-        found = [extra_of(self._seen(int(place[row]), row))[begin:end] for row in rows.tolist()]
-        return np.stack(found)
+        number = [kept.name for kept in self._users.slotted].index(name)
+        return [parts_of(extra_of(self._seen(int(place[row]), row)))[number] for row in rows.tolist()]
 
     def look(self, row: int) -> Words:
         """A cold user's record, without bringing them back. Raises ColdDamaged."""
@@ -179,16 +185,16 @@ class Paging:
         users = self._users
         count, head, following = users.count_U.numpy(), users.head_U.numpy(), users.node_next.numpy()
         size = np.zeros(len(rows), dtype=np.int64)
-        kernels.measure(rows, users.item_SL.shape[1], count, head, following, size)
-        extra_NE = users.extra(rows)
-        size += extra_NE.shape[1]
+        kernels.measure(rows, users.histories.length, count, head, following, size)
+        extras = [users.extra(row) for row in rows.tolist()]
+        size += np.array([len(extra_E) for extra_E in extras], dtype=np.int64)
         start = np.cumsum(size) - size
         words = np.zeros(int(size.sum()), dtype=np.int32)
         kernels.pack(
-            rows, start, users.item_SL.numpy(), users.code_SL.numpy(), users.time_SL.numpy(), users.slot_U.numpy(),
-            count, head, users.node_item.numpy(), following, words,
+            rows, start, users.histories.ring(), users.slot_U.numpy(), count, head, users.node_item.numpy(),
+            following, words,
         )  # fmt: skip
-        for first, last, extra_E in zip(start.tolist(), (start + size).tolist(), extra_NE, strict=True):
+        for first, last, extra_E in zip(start.tolist(), (start + size).tolist(), extras, strict=True):
             words[first + kernels.EXTRA] = len(extra_E)
             words[last - len(extra_E) : last] = extra_E
             words[first + kernels.CHECK] = _checksum(words[first:last])
@@ -265,6 +271,19 @@ def _checksum(words: Words) -> int:
 def extra_of(words: Words) -> Words:
     """The extra words of a record."""
     return words[len(words) - int(words[kernels.EXTRA]) :]
+
+
+def parts_of(extra: Words) -> list[Words]:
+    """The inverse of `Users.extra`.
+
+    >>> [part.tolist() for part in parts_of(np.array([2, 7, 8, 0, 1, 9], dtype=np.int32))]
+    [[7, 8], [], [9]]
+    """
+    parts, at = [], 0
+    while at < len(extra):
+        parts.append(extra[at + 1 : at + 1 + int(extra[at])])
+        at += 1 + int(extra[at])
+    return parts
 
 
 def segment_name(number: int, block: bytes) -> str:

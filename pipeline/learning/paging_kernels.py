@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from numba import njit
 
-from pipeline.learning.kernels import consume
+from pipeline.learning.kernels import CODE, ITEM, TIME, consume
+from pipeline.learning.ring_kernels import place_for, place_of
 
 HEAD = 5
 ENTRIES, CONSUMED, EXTRA, CHECK = 1, 2, 3, 4
@@ -30,19 +31,18 @@ def measure(rows_N, length, count_U, head_U, node_next, words_N):
 
 
 @njit(cache=True, nogil=True)
-def pack(rows_N, start_N, item_SL, code_SL, time_SL, slot_U, count_U, head_U, node_item, node_next, words):
+def pack(rows_N, start_N, ring, slot_U, count_U, head_U, node_item, node_next, words):
     """Write each user's record from word start_N[n] on, its checksum left 0."""
-    length = item_SL.shape[1]
     for n in range(rows_N.shape[0]):
         row, at = rows_N[n], start_N[n]
-        slot, entries = slot_U[row], min(count_U[row], length)
+        slot, entries = slot_U[row], min(count_U[row], ring.length)
         words[at] = row
         words[at + 1] = entries
         for lag in range(entries):
-            place = (count_U[row] - 1 - lag) % length
-            words[at + HEAD + lag] = item_SL[slot, place]
-            words[at + HEAD + entries + lag] = code_SL[slot, place]
-            words[at + HEAD + 2 * entries + lag] = time_SL[slot, place]
+            place = place_of(ring, slot, count_U[row] - 1 - lag)
+            words[at + HEAD + lag] = ring.word_NW[place, ITEM]
+            words[at + HEAD + entries + lag] = ring.half_NH[place, CODE]
+            words[at + HEAD + 2 * entries + lag] = ring.word_NW[place, TIME]
         consumed, first = 0, at + HEAD + 3 * entries
         node = head_U[row]
         while node >= 0:
@@ -53,14 +53,13 @@ def pack(rows_N, start_N, item_SL, code_SL, time_SL, slot_U, count_U, head_U, no
 
 
 @njit(cache=True, nogil=True)
-def unpack(words, row, item_SL, code_SL, time_SL, slot_U, count_U, head_U, node_item, node_next, nodes):
+def unpack(words, row, ring, slot_U, count_U, head_U, node_item, node_next, nodes):
     """Put one record back: the same ring, the same chain."""
-    length = item_SL.shape[1]
     slot, entries, consumed = slot_U[row], words[1], words[2]
     for lag in range(entries):
-        place = (count_U[row] - 1 - lag) % length
-        item_SL[slot, place] = words[HEAD + lag]
-        code_SL[slot, place] = words[HEAD + entries + lag]
-        time_SL[slot, place] = words[HEAD + 2 * entries + lag]
+        place = place_for(ring, slot, count_U[row] - 1 - lag)
+        ring.word_NW[place, ITEM] = words[HEAD + lag]
+        ring.half_NH[place, CODE] = words[HEAD + entries + lag]
+        ring.word_NW[place, TIME] = words[HEAD + 2 * entries + lag]
     for n in range(consumed - 1, -1, -1):
         consume(head_U, node_item, node_next, nodes, row, words[HEAD + 3 * entries + n])

@@ -13,8 +13,9 @@ from pipeline.learning import kernels
 from pipeline.learning.arena import Ids, grown
 from pipeline.learning.banned import Rows
 from pipeline.learning.batch import NO_ITEM, History, Interactions
-from pipeline.learning.paging import MemoryColdStore, Paging, Slotted, extra_of
+from pipeline.learning.paging import MemoryColdStore, Paging, Slotted, extra_of, parts_of
 from pipeline.learning.paging_kernels import CONSUMED, ENTRIES, HEAD, unpack
+from pipeline.learning.rings import Ring, Rings
 from pipeline.ports import ColdStore
 
 EPOCH_2000_S = 946_684_800
@@ -30,16 +31,14 @@ def to_seconds(time_ms: Tensor) -> Tensor:
 class Users:
     """The user arena: one row per user, on the CPU, 10 bytes per history entry and 8 per consumed item.
 
-    Histories lie in slots S, one for each user in memory; `paging` has those of the others.
+    Histories lie in rings, in a slot S for each user in memory; `paging` has those of the others.
     """
 
     def __init__(self, history: int, shown: int, segments: int, cold: ColdStore | None = None, most: int = 0) -> None:
         """At the end of an epoch `most` users (0: all) keep their history in memory, the others theirs in `cold`."""
         self.ids = Ids()
         self.paging = Paging(self, cold or MemoryColdStore(), most)
-        self.item_SL = torch.full((64, history), NO_ITEM, dtype=torch.int32)
-        self.code_SL = torch.zeros(64, history, dtype=torch.int16)
-        self.time_SL = torch.zeros(64, history, dtype=torch.int32)
+        self.histories = Rings(history, words=2, halves=1)
         self.slotted: list[Slotted] = []
         self._slots = 0
         self._free_slots: list[int] = []
@@ -60,8 +59,7 @@ class Users:
         "slot_U": -1, "place_U": -1, "count_U": 0, "head_U": -1, "last_time_U": 0,
         "segment_UG": -1, "shown_UN": NO_ITEM, "due_U": NEVER, "published_U": -(2**62),
     }  # fmt: skip
-    _SLOTS: ClassVar[dict[str, int]] = {"item_SL": NO_ITEM, "code_SL": 0, "time_SL": 0}
-    _TENSORS = (*_ROWS, *_SLOTS, "node_item", "node_next", "nodes")
+    _TENSORS = (*_ROWS, "node_item", "node_next", "nodes")
 
     @property
     def in_memory(self) -> int:
@@ -101,10 +99,11 @@ class Users:
         been consumed by its user before [B], and each question's consumed
         items below row `items`.
         """
-        size, length = len(events), self.item_SL.shape[1]
+        size = len(events)
         self.paging.bring_back(events.user_B)
         self._reserve(size)
-        before = _empty_history(size, length)
+        self.histories.reserve(self.slot_U.numpy()[events.user_B.numpy()])
+        before = _empty_history(size, self.histories.length)
         seen_B = torch.zeros(size, dtype=torch.bool)
         head_Q = np.empty(int(question_B.max().item()) + 1 if size else 0, np.int32)
         kernels.advance(
@@ -130,6 +129,7 @@ class Users:
     def append_text(self, user: int, text: int, code: int, time_ms: int) -> None:
         """Append the `text`-th text vector to a user's history."""
         self.paging.bring_back(torch.tensor([user]))
+        self.histories.reserve(self.slot_U.numpy()[[user]])
         kernels.push(
             *self._rings(),
             user, -2 - text, code, int(to_seconds(torch.tensor(time_ms))),
@@ -138,7 +138,7 @@ class Users:
     def windows(self, user_Q: Tensor, items: int) -> tuple[History, Rows]:
         """Histories [Q, L] of users and their consumed items below row `items`, as they are now."""
         self.paging.bring_back(user_Q)
-        found = _empty_history(len(user_Q), self.item_SL.shape[1])
+        found = _empty_history(len(user_Q), self.histories.length)
         kernels.windows(
             *self._rings(),
             user_Q.numpy(), found.item_QL.numpy(), found.code_QL.numpy(), found.time_QL.numpy(),
@@ -151,7 +151,7 @@ class Users:
         if self.place_U[user] < 0:
             return self.windows(torch.tensor([user]), items)
         words = self.paging.look(user)
-        found = _empty_history(1, self.item_SL.shape[1])
+        found = _empty_history(1, self.histories.length)
         entries, consumed = int(words[ENTRIES]), int(words[CONSUMED])
         parts = np.split(words[HEAD : HEAD + 3 * entries], 3)
         for out, fill, part in zip((found.item_QL, found.code_QL, found.time_QL), (NO_ITEM, 0, 0), parts, strict=True):
@@ -174,6 +174,7 @@ class Users:
         order = torch.argsort(oldest_first[2][held], stable=True)
         entries = [part[held][order].tolist() for part in oldest_first]
         total = int(self.count_U[source] + self.count_U[target])
+        self.histories.reserve_far(self.slot_U.numpy()[[target]], np.array([total]))
         arrays = self._rings()
         self.count_U[target] = max(total - len(entries[0]), 0)
         for item, code, second in zip(*entries, strict=True):
@@ -193,28 +194,16 @@ class Users:
         """Put a user's record (`paging_kernels`) into memory again."""
         self._take_slot(row)
         self._reserve(int(words[CONSUMED]))
+        self.histories.reserve_far(self.slot_U.numpy()[[row]], words[ENTRIES : ENTRIES + 1].astype(np.int64))
         unpack(words, row, *self._rings(), *self._chains())
-        extra = extra_of(words)
-        for kept in self.slotted:
-            begin, end = self.extra_words(kept.name)
-            own = kept.tensor[self.slot_U[row]]
-            own.copy_(torch.from_numpy(extra[begin:end].copy()).view(own.dtype).view(own.shape))
+        for kept, part in zip(self.slotted, parts_of(extra_of(words)), strict=True):
+            kept.put(int(self.slot_U[row]), part)
 
-    def extra(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """[N, E] the users' rows of all slotted tensors as words, for their records."""
-        slots = self.slot_U[rows].long()
-        parts = [kept.tensor[slots].contiguous().view(len(rows), -1).view(torch.int32) for kept in self.slotted]
-        return torch.cat([torch.zeros(len(rows), 0, dtype=torch.int32), *parts], dim=1).numpy()
-
-    def extra_words(self, name: str) -> tuple[int, int]:
-        """Where a slotted tensor's row begins and ends among the extra words."""
-        begin = 0
-        for kept in self.slotted:
-            size = kept.tensor[:1].numel() * kept.tensor.element_size() // 4
-            if kept.name == name:
-                return begin, begin + size
-            begin += size
-        raise KeyError(name)
+    def extra(self, row: int) -> NDArray[np.int32]:
+        """What others keep by the user's slot, as words for their record: of each how many, then they."""
+        parts = [kept.of(row, int(self.slot_U[row])) for kept in self.slotted]
+        counted = [np.concatenate([np.array([len(part)], np.int32), part]) for part in parts]
+        return np.concatenate([np.zeros(0, np.int32), *counted])
 
     def leave_memory(self, rows: NDArray[np.int64]) -> None:
         """Let go of these users' slots and chains."""
@@ -222,10 +211,8 @@ class Users:
         for row in rows.tolist():
             kernels.release_chain(head, following, nodes, row)
         slots = self.slot_U[rows]
-        for name, fill in self._SLOTS.items():
-            getattr(self, name)[slots.long()] = fill
-        for kept in self.slotted:
-            kept.tensor[slots.long()] = kept.fill
+        for rings in (self.histories, *(kept.rings for kept in self.slotted)):
+            rings.give_back(slots.numpy())
         self._free_slots += slots.tolist()
         self.slot_U[rows] = -1
 
@@ -233,13 +220,14 @@ class Users:
         """Everything, as tensors."""
         tensors = {f"users.{name}": getattr(self, name) for name in self._TENSORS}
         tensors["users.free_slots"] = torch.tensor([self._slots, *self._free_slots], dtype=torch.int64)
-        return tensors | self.ids.state("users.ids") | self.paging.state()
+        return tensors | self.histories.state("users.histories") | self.ids.state("users.ids") | self.paging.state()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         for name in self._TENSORS:
             setattr(self, name, tensors[f"users.{name}"].clone())
         self._slots, *self._free_slots = tensors["users.free_slots"].tolist()
+        self.histories.load("users.histories", tensors)
         self.ids.load("users.ids", tensors)
         self.paging.load(tensors)
 
@@ -248,16 +236,12 @@ class Users:
             slot = self._free_slots.pop()
         else:
             slot, self._slots = self._slots, self._slots + 1
-            for name, fill in self._SLOTS.items():
-                setattr(self, name, grown(getattr(self, name), self._slots, fill))
-            for kept in self.slotted:
-                kept.grow(self._slots)
+            for rings in (self.histories, *(kept.rings for kept in self.slotted)):
+                rings.grow(self._slots)
         self.slot_U[row] = slot
 
-    def _rings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        kept = (self.item_SL, self.code_SL, self.time_SL, self.slot_U, self.count_U)
-        items, codes, times, slots, counts = (tensor.numpy() for tensor in kept)
-        return items, codes, times, slots, counts
+    def _rings(self) -> tuple[Ring, NDArray[np.int32], NDArray[np.int32]]:
+        return self.histories.ring(), self.slot_U.numpy(), self.count_U.numpy()
 
     def _chains(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         return self.head_U.numpy(), self.node_item.numpy(), self.node_next.numpy(), self.nodes.numpy()

@@ -66,6 +66,13 @@ def records_in(store: MemoryColdStore) -> list[tuple[int, bytes]]:
     return found
 
 
+def items_of(words: Any) -> list[int]:
+    """A record's items: of its history, consumed, and liked, before which stands how many these are."""
+    entries, consumed = int(words[ENTRIES]), int(words[CONSUMED])
+    eaten = HEAD + 3 * entries
+    return [*words[HEAD : HEAD + entries], *words[eaten : eaten + consumed], *words[eaten + consumed + 1 :]]
+
+
 @pytest.mark.parametrize("most", [1, 3, 8])
 def test_what_is_published_and_learned_does_not_depend_on_who_is_in_memory(
     shop_of: Any, settings_of: Any, most: int
@@ -137,7 +144,7 @@ def test_an_erased_user_leaves_the_segment_that_held_them(shop_of: Any, settings
     assert row not in {r for r, _ in left}
     assert len(left) == paged(shop.processor) == 3
     item = shop.processor.learner.catalogue.ids.find("i1-0")
-    assert not [words for _, words in left if item in np.frombuffer(words, dtype="<i4")[HEAD:].tolist()]
+    assert not [words for _, words in left if item in items_of(np.frombuffer(words, dtype="<i4"))]
 
 
 def test_segments_do_not_pile_up(shop_of: Any, settings_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +163,7 @@ def test_segments_do_not_pile_up(shop_of: Any, settings_of: Any, monkeypatch: py
         assert len(store.blocks) == len(table) <= 9
         assert paged(shop.processor) == min(n + 1, 40) - min(n + 1, 2) == int(table[:, 2].sum())
         assert len(records_in(store)) <= 4 * paged(shop.processor) + 4
-    assert shop.processor.learner.users.item_SL.shape[0] == 64
+    assert shop.processor.learner.users.histories.begin_S.shape[0] == 64
 
 
 def test_a_full_disk_keeps_users_in_memory_until_it_is_not(shop_of: Any, settings_of: Any) -> None:

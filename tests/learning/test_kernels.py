@@ -104,7 +104,9 @@ def test_scores_against_a_dense_sum(seed: int) -> None:
     batches = [observations(10 * seed + n, 40) for n in range(4)]
     pair, total, gain = dense_counts(batches)
     asked = observations(77 + seed, 9).before
-    answer = learned(batches).ask(Questions(torch.zeros(9, dtype=torch.int64), asked, Banned.of(torch.zeros(9, ITEMS, dtype=torch.bool))))
+    answer = learned(batches).ask(
+        Questions(torch.zeros(9, dtype=torch.int64), asked, Banned.of(torch.zeros(9, ITEMS, dtype=torch.bool)))
+    )
     count = {0: total[:, 0], 5: total[:, 2] / gain} | dict.fromkeys((1, 2, 3, 4), total[:, 1])
     for column, (_, channel, decay, a, b) in enumerate(SCORES):
         seen = np.maximum(count[channel], 1)
@@ -132,7 +134,9 @@ def test_full_rows_keep_their_strongest_partners() -> None:
 
 def test_the_growing_weight_of_the_present_is_renormalised_without_a_trace() -> None:
     scorer = learned([observations(n, 30) for n in range(3)])
-    questions = Questions(torch.zeros(4, dtype=torch.int64), observations(5, 4).before, Banned.of(torch.zeros(4, ITEMS, dtype=torch.bool)))
+    questions = Questions(
+        torch.zeros(4, dtype=torch.int64), observations(5, 4).before, Banned.of(torch.zeros(4, ITEMS, dtype=torch.bool))
+    )
     before = scorer.ask(questions).whole(5)
     scorer.value_INC[:, :, 5] *= 3e4
     scorer.total_I3[:, 2] *= 3e4

@@ -12,6 +12,8 @@ from torch import Tensor
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions
 from pipeline.learning.paging import Slotted
+from pipeline.learning.ring_kernels import place_for
+from pipeline.learning.rings import Rings
 from pipeline.learning.scorer import Column, Observation
 from pipeline.learning.scratch import Scratch
 from pipeline.learning.sparse import SparseAnswer, room_for
@@ -23,30 +25,33 @@ LOOK_BACK = 50
 DECAY = 0.95
 COMPANIONS = 60
 SHRINK = 3.0
+NAMES = ("admirer_IR", "written_I", "likes_U")
 
 
 @njit(cache=True, nogil=True)
-def admire(admirer_IR, written_I, liked_SL, slot_U, likes_U, item_B, user_B, positive_B):
+def admire(admirer_IR, written_I, liked, slot_U, likes_U, item_B, user_B, positive_B):
     """Note who liked what, in each item's ring of its latest admirers and each user's of their latest likes."""
-    slots, length = admirer_IR.shape[1], liked_SL.shape[1]
+    slots = admirer_IR.shape[1]
     for b in range(item_B.shape[0]):
         if positive_B[b]:
             item, user = item_B[b], user_B[b]
             admirer_IR[item, written_I[item] % slots] = user
             written_I[item] += 1
-            liked_SL[slot_U[user], likes_U[user] % length] = item
+            liked.word_NW[place_for(liked, slot_U[user], likes_U[user]), 0] = item
             likes_U[user] += 1
 
 
 @njit(cache=True, nogil=True)
-def nearest(admirer_IR, written_I, likes_U, user_Q, item_QL, code_QL, decay_L, shrink, near, found_QK, score_QK):
+def nearest(
+    admirer_IR, written_I, likes_U, user_Q, item_QL, code_QL, decay_L, shrink, near_U, found_QK, score_QK
+):  # fmt: skip
     """The K nearest users of each history and their similarity, the nearest first, -1 past the last.
 
     Similarity of user v to a history: sum of decay^lag over the likes they share / (sqrt(likes of v) + shrink).
-    `near` is 0 everywhere, and so it is again afterwards.
+    `near_U` is 0 everywhere, and so it is again afterwards.
     """
     slots, most = admirer_IR.shape[1], found_QK.shape[1]
-    met = np.empty(min(decay_L.shape[0] * slots, near.shape[0]), np.int32)
+    met = np.empty(min(likes_U.shape[0], slots * decay_L.shape[0]), np.int32)
     for q in range(item_QL.shape[0]):
         n = 0
         for lag in range(min(item_QL.shape[1], decay_L.shape[0])):
@@ -57,16 +62,16 @@ def nearest(admirer_IR, written_I, likes_U, user_Q, item_QL, code_QL, decay_L, s
                 user = admirer_IR[item, s]
                 if user < 0 or user == user_Q[q]:
                     continue
-                if near[user] == 0:
+                if near_U[user] == 0:
                     met[n] = user
                     n += 1
-                near[user] += decay_L[lag]
+                near_U[user] += decay_L[lag]
         found = met[:n]
         score = np.empty(n, np.float32)
         for k in range(n):
             user = found[k]
-            score[k] = near[user] / (np.sqrt(likes_U[user]) + shrink)
-            near[user] = 0
+            score[k] = near_U[user] / (np.sqrt(likes_U[user]) + shrink)
+            near_U[user] = 0
         order = np.argsort(-score, kind="mergesort")[:most]
         found_QK[q, :] = -1
         for k in range(order.shape[0]):
@@ -76,13 +81,12 @@ def nearest(admirer_IR, written_I, likes_U, user_Q, item_QL, code_QL, decay_L, s
 
 @njit(cache=True, nogil=True)
 def liked_by(
-    found_QK, score_QK, liked_SL, at_QK, cold_NL, likes_U, items, sum_I, start_Q, size_Q, row_T, score_T1,
+    found_QK, score_QK, liked, at_QK, cold_NL, likes_U, items, sum_I, start_Q, size_Q, row_T, score_T1,
 ):  # fmt: skip
     """The items that found users like, each with the sum of their similarities.
 
     What users at -1 - n like is row n of `cold_NL`. `sum_I` is 0 everywhere, and so it is again afterwards.
     """
-    length = liked_SL.shape[1]
     end = 0
     for q in range(found_QK.shape[0]):
         start_Q[q] = end
@@ -90,8 +94,8 @@ def liked_by(
             user, at = found_QK[q, k], at_QK[q, k]
             if user < 0:
                 break
-            for slot in range(min(likes_U[user], length)):
-                item = liked_SL[at, slot] if at >= 0 else cold_NL[-1 - at, slot]
+            for n in range(min(likes_U[user], liked.length)):
+                item = liked.word_NW[liked.begin_S[at] + n, 0] if at >= 0 else cold_NL[-1 - at, n]
                 if item < items:
                     if sum_I[item] == 0:
                         row_T[end] = item
@@ -120,9 +124,9 @@ class Companions:
         self._users = users
         self.admirer_IR = torch.full((64, ADMIRERS), -1, dtype=torch.int32)
         self.written_I = torch.zeros(64, dtype=torch.int32)
-        self.liked_SL = torch.zeros(64, LIKES, dtype=torch.int32)
-        users.slotted.append(Slotted(self, "liked_SL", 0))
+        self.liked = Rings(LIKES, words=1)
         self.likes_U = torch.zeros(64, dtype=torch.int32)
+        users.slotted.append(Slotted("liked", self.liked, self._held))
         self._sums = Scratch(0, np.float32)
         self._near = Scratch(0, np.float32)
         self._decay = (DECAY ** np.arange(LOOK_BACK)).astype(np.float32)
@@ -147,7 +151,7 @@ class Companions:
         likes_U = self.likes_U.numpy()
         listed = room_for(np.minimum(likes_U[found_QK], LIKES).sum(1, where=found_QK >= 0), items, 1)
         liked_by(
-            found_QK, score_QK, self.liked_SL.numpy(), at_QK, cold_NL, likes_U, items, self._sums.of(items),
+            found_QK, score_QK, self.liked.ring(), at_QK, cold_NL, likes_U, items, self._sums.of(items),
             listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS,
         )  # fmt: skip
         return SparseAnswer(listed, items)
@@ -160,12 +164,20 @@ class Companions:
         if len(cold) == 0:
             return at_QK, np.zeros((0, LIKES), dtype=np.int32)
         at_QK[is_cold_QK] = -1 - np.searchsorted(cold, found_QK[is_cold_QK])
-        return at_QK, self._users.paging.peek(cold, "liked_SL")
+        cold_NL = np.zeros((len(cold), LIKES), dtype=np.int32)
+        for n, words in enumerate(self._users.paging.peek(cold, "liked")):
+            cold_NL[n, : len(words)] = words
+        return at_QK, cold_NL
+
+    def _held(self, user: int) -> int:
+        return min(int(self.likes_U[user]), LIKES)
 
     def observe(self, seen: Observation) -> None:
         """Note who liked what."""
+        liking = seen.events.user_B[seen.positive_B].numpy()
+        self.liked.reserve(self._users.slot_U.numpy()[liking])
         admire(
-            self.admirer_IR.numpy(), self.written_I.numpy(), self.liked_SL.numpy(),
+            self.admirer_IR.numpy(), self.written_I.numpy(), self.liked.ring(),
             self._users.slot_U.numpy(), self.likes_U.numpy(),
             seen.events.item_B.numpy(), seen.events.user_B.numpy(), seen.positive_B.numpy(),
         )  # fmt: skip
@@ -178,10 +190,10 @@ class Companions:
 
     def state(self) -> dict[str, Tensor]:
         """Who liked an item and what a user liked, lately."""
-        names = ("admirer_IR", "written_I", "liked_SL", "likes_U")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in NAMES} | self.liked.state("liked")
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        for name, tensor in tensors.items():
-            setattr(self, name, tensor.clone())
+        for name in NAMES:
+            setattr(self, name, tensors[name].clone())
+        self.liked.load("liked", tensors)
