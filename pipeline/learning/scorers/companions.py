@@ -25,50 +25,59 @@ LOOK_BACK = 50
 DECAY = 0.95
 COMPANIONS = 60
 SHRINK = 3.0
-NAMES = ("admirer_IR", "written_I", "likes_U")
+NAMES = ("written_I", "likes_U")
 
 
 @njit(cache=True, nogil=True)
-def admire(admirer_IR, written_I, liked, slot_U, likes_U, item_B, user_B, positive_B):
+def admire(admirers, written_I, liked, slot_U, likes_U, item_B, user_B, positive_B):
     """Note who liked what, in each item's ring of its latest admirers and each user's of their latest likes."""
-    slots = admirer_IR.shape[1]
     for b in range(item_B.shape[0]):
         if positive_B[b]:
             item, user = item_B[b], user_B[b]
-            admirer_IR[item, written_I[item] % slots] = user
+            admirers.word_NW[place_for(admirers, item, written_I[item]), 0] = user
             written_I[item] += 1
             liked.word_NW[place_for(liked, slot_U[user], likes_U[user]), 0] = item
             likes_U[user] += 1
 
 
 @njit(cache=True, nogil=True)
+def unmet(admirers, written_I, user):
+    """Put nobody wherever a user is met."""
+    for item in range(written_I.shape[0]):
+        begin = admirers.begin_S[item]
+        for place in range(begin, begin + min(written_I[item], admirers.length)):
+            if admirers.word_NW[place, 0] == user:
+                admirers.word_NW[place, 0] = -1
+
+
+@njit(cache=True, nogil=True)
 def nearest(
-    admirer_IR, written_I, likes_U, user_Q, item_QL, code_QL, decay_L, shrink, near_U, found_QK, score_QK
+    admirers, written_I, likes_U, user_Q, item_QL, code_QL, decay_L, shrink, near_U, found_QK, score_QK
 ):  # fmt: skip
     """The K nearest users of each history and their similarity, the nearest first, -1 past the last.
 
     Similarity of user v to a history: sum of decay^lag over the likes they share / (sqrt(likes of v) + shrink).
     `near_U` is 0 everywhere, and so it is again afterwards.
     """
-    slots, most = admirer_IR.shape[1], found_QK.shape[1]
-    met = np.empty(min(likes_U.shape[0], slots * decay_L.shape[0]), np.int32)
+    most = found_QK.shape[1]
+    met = np.empty(min(likes_U.shape[0], admirers.length * decay_L.shape[0]), np.int32)
     for q in range(item_QL.shape[0]):
-        n = 0
+        size = 0
         for lag in range(min(item_QL.shape[1], decay_L.shape[0])):
             item = item_QL[q, lag]
             if item < 0 or not code_QL[q, lag] & 1:
                 continue
-            for s in range(min(written_I[item], slots)):
-                user = admirer_IR[item, s]
+            for n in range(min(written_I[item], admirers.length)):
+                user = admirers.word_NW[admirers.begin_S[item] + n, 0]
                 if user < 0 or user == user_Q[q]:
                     continue
                 if near_U[user] == 0:
-                    met[n] = user
-                    n += 1
+                    met[size] = user
+                    size += 1
                 near_U[user] += decay_L[lag]
-        found = met[:n]
-        score = np.empty(n, np.float32)
-        for k in range(n):
+        found = met[:size]
+        score = np.empty(size, np.float32)
+        for k in range(size):
             user = found[k]
             score[k] = near_U[user] / (np.sqrt(likes_U[user]) + shrink)
             near_U[user] = 0
@@ -122,7 +131,7 @@ class Companions:
 
     def __init__(self, users: Users) -> None:
         self._users = users
-        self.admirer_IR = torch.full((64, ADMIRERS), -1, dtype=torch.int32)
+        self.admirers = Rings(ADMIRERS, words=1)
         self.written_I = torch.zeros(64, dtype=torch.int32)
         self.liked = Rings(LIKES, words=1)
         self.likes_U = torch.zeros(64, dtype=torch.int32)
@@ -133,7 +142,7 @@ class Companions:
 
     def resize(self, items: int, users: int) -> None:
         """Make room."""
-        self.admirer_IR = grown(self.admirer_IR, items, -1)
+        self.admirers.grow(items)
         self.written_I = grown(self.written_I, items)
         self.likes_U = grown(self.likes_U, users)
 
@@ -143,7 +152,7 @@ class Companions:
         found_QK = np.empty((len(questions), COMPANIONS), dtype=np.int64)
         score_QK = np.empty((len(questions), COMPANIONS), dtype=np.float32)
         nearest(
-            self.admirer_IR.numpy(), self.written_I.numpy(), self.likes_U.numpy(), questions.user_Q.numpy(),
+            self.admirers.ring(), self.written_I.numpy(), self.likes_U.numpy(), questions.user_Q.numpy(),
             history.item_QL.numpy(), history.code_QL.numpy(), self._decay, np.float32(SHRINK),
             self._near.of(len(self.likes_U)), found_QK, score_QK,
         )  # fmt: skip
@@ -174,26 +183,29 @@ class Companions:
 
     def observe(self, seen: Observation) -> None:
         """Note who liked what."""
-        liking = seen.events.user_B[seen.positive_B].numpy()
-        self.liked.reserve(self._users.slot_U.numpy()[liking])
+        positive_B = seen.positive_B
+        self.liked.reserve(self._users.slot_U.numpy()[seen.events.user_B[positive_B].numpy()])
+        self.admirers.reserve(seen.events.item_B[positive_B].numpy())
         admire(
-            self.admirer_IR.numpy(), self.written_I.numpy(), self.liked.ring(),
+            self.admirers.ring(), self.written_I.numpy(), self.liked.ring(),
             self._users.slot_U.numpy(), self.likes_U.numpy(),
-            seen.events.item_B.numpy(), seen.events.user_B.numpy(), seen.positive_B.numpy(),
+            seen.events.item_B.numpy(), seen.events.user_B.numpy(), positive_B.numpy(),
         )  # fmt: skip
 
     def forget(self, user: int) -> None:
         """Nobody meets the user any more."""
-        self.admirer_IR[self.admirer_IR == user] = -1
+        unmet(self.admirers.ring(), self.written_I.numpy(), user)
         if user < len(self.likes_U):
             self.likes_U[user] = 0
 
     def state(self) -> dict[str, Tensor]:
         """Who liked an item and what a user liked, lately."""
-        return {name: getattr(self, name) for name in NAMES} | self.liked.state("liked")
+        own = {name: getattr(self, name) for name in NAMES}
+        return own | self.liked.state("liked") | self.admirers.state("admirers")
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         for name in NAMES:
             setattr(self, name, tensors[name].clone())
         self.liked.load("liked", tensors)
+        self.admirers.load("admirers", tensors)
