@@ -17,7 +17,7 @@ AUDIT ?=
 BY_TWO := tests/kafka/test_secured.py tests/test_cli.py
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint bench profile chaos soak simulate fuzz golden clean
+.PHONY: demo test lint bench speed profile chaos soak simulate fuzz golden clean
 
 demo: $(VENV)/.demo
 	$(BIN)/headrace demo --broker $(BROKER)
@@ -37,6 +37,17 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/bench.py
+
+# How fast, against bare baselines in the same run, and how flat: some two hours on two cores; results/*.json.
+speed: $(VENV)/.dev
+	for set in ml-100k movietweetings; do $(BIN)/python tests/benchmarks/convert.py $$set --out profiles/$$set || exit 1; done
+	$(BIN)/python tests/benchmarks/throughput.py --data profiles/ml-100k profiles/movietweetings
+	$(BIN)/python tests/benchmarks/latency.py --data profiles/ml-100k --rounds 5
+	$(BIN)/python tests/benchmarks/encoder.py --data profiles/movietweetings
+	$(BIN)/python tests/benchmarks/idle.py --data profiles/ml-100k
+	$(BIN)/python tests/benchmarks/recovery.py --megabytes 110 --loads 50
+	$(BIN)/python tests/benchmarks/memory.py
+	$(BIN)/python tests/benchmarks/slope.py
 
 # Where an epoch's time goes, by stage, and its flame graph, in profiles/.
 profile: $(VENV)/.dev
