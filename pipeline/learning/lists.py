@@ -190,8 +190,8 @@ def _rounded(number: Tensor) -> NDArray[np.float64]:
 
 def similar(
     learner: Learner, rows: Sequence[int], size: int, watermark: int
-) -> Iterator[tuple[int, list[SimilarItem]]]:
-    """The items nearest to each row: co-liked, and by text while few have liked it."""
+) -> Iterator[tuple[int, list[int], list[SimilarItem]]]:
+    """Each row, and the items nearest to it as rows and as published: co-liked, by text while few have liked it."""
     items = len(learner.catalogue)
     row_Q = torch.tensor(rows, dtype=torch.int64)
     together_QI = learner.neighbours.nearest(row_Q, items)
@@ -204,8 +204,9 @@ def similar(
     best_QN = top(score_QI, size)
     name_of = learner.catalogue.ids.name
     for row, best, scores in zip(rows, best_QN.tolist(), score_QI.gather(1, best_QN).tolist(), strict=True):
-        found = zip(best, scores, strict=True)
-        yield row, [SimilarItem(name_of(i), round(s, DECIMALS)) for i, s in found if s > 0]
+        near = sum(score > 0 for score in scores)  # they fall
+        found = zip(best[:near], scores, strict=False)
+        yield row, best[:near], [SimilarItem(name_of(i), round(s, DECIMALS)) for i, s in found]
 
 
 def trending(learner: Learner, count_I: Tensor, size: int, watermark: int) -> tuple[Recommended, ...]:
