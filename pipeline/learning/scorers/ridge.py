@@ -135,4 +135,5 @@ class _Covered:
     def _banned(self, banned_QI: Tensor) -> Tensor:
         """[Q, R] which covered items may not be answered: what is newer than the question, too."""
         newer_R = self._item_R >= self._items
-        return banned_QI[:, self._item_R.clamp(max=self._items - 1)] | newer_R
+        known_R = self._item_R.clamp(max=self._items - 1)
+        return torch.from_numpy(banned_QI.numpy().take(known_R.numpy(), axis=1)) | newer_R
