@@ -106,9 +106,9 @@ class Publication:
         rows = [row for row in rows if not learner.catalogue.is_withdrawn(row)]
         if self._settings.similar_size == 0:
             return
-        for row, items in similar(learner, rows, self._settings.similar_size, watermark):
+        for row, shown, items in similar(learner, rows, self._settings.similar_size, watermark):
             item_id = learner.catalogue.ids.name(row)
-            self._of.audience.similar_shown(row, [learner.catalogue.ids.find(item.item_id) for item in items])
+            self._of.audience.similar_shown(row, shown)
             message = Similar(item_id, watermark, self._version, self._epoch, tuple(items))
             self.outputs.append(Output(self._similar_topic, item_id.encode(), encode(message)))
 

@@ -152,8 +152,9 @@ class Audience:
 
     def similar_shown(self, row: int, rows: list[int]) -> None:
         """Remember what an item-to-item list shows."""
-        self.similar_IN[row] = NO_ITEM
-        self.similar_IN[row, : len(rows)] = torch.tensor(rows, dtype=torch.int32)
+        shown_N = self.similar_IN.numpy()[row]
+        shown_N[:] = NO_ITEM
+        shown_N[: len(rows)] = rows
 
     def drop_similar(self, row: int) -> bool:
         """An item is withdrawn: it gets no item-to-item list; returns whether it had one."""

@@ -19,6 +19,7 @@ from pipeline.learning.circumstances import Circumstances
 from pipeline.learning.context import FIXED, context
 from pipeline.learning.drift import Drift, tell
 from pipeline.learning.effort import FULL
+from pipeline.learning.ordering import greatest
 from pipeline.learning.ranks import Ranks, pooled_rank
 from pipeline.learning.scorer import Observation, Scorer
 from pipeline.learning.scorers.attributes import Attributes
@@ -166,7 +167,7 @@ class Learner:
         banned, target_Q = batch.questions.banned, batch.target_Q
         rest_I = self.popularity.order(FILLER, banned.items).score_I
         ranks = {"headrace": pooled_rank(predicted.score_QC, predicted.rows_QC, rest_I, banned, target_Q)}
-        order = torch.argsort(predicted.score_QC, dim=1, descending=True, stable=True)[:, :TOP]
+        order = greatest(predicted.score_QC, TOP)
         shown = predicted.score_QC.gather(1, order) > -torch.inf
         tops = {"headrace": predicted.rows_QC.gather(1, order).masked_fill(~shown, NO_ITEM)}
         for peer in peers:

@@ -16,6 +16,7 @@ from pipeline.learning.batch import History, Questions, top
 from pipeline.learning.diversity import diversified
 from pipeline.learning.learner import Learner, Predictions
 from pipeline.learning.listing import UNTOLD, Told, written
+from pipeline.learning.ordering import greatest
 from pipeline.learning.weights import Lists
 from pipeline.messages import Reason, Recommended, SimilarItem
 from pipeline.settings import ListSettings
@@ -108,7 +109,7 @@ def banned(learner: Learner, wanted: ListSettings, shown_I: Tensor, consumed: Ro
 def _explained(
     learner: Learner, user_Q: Tensor, name: str, wanted: ListSettings, ranked: Predictions
 ) -> Iterator[MadeList]:
-    by_score_QN = torch.argsort(ranked.score_QC, dim=1, descending=True, stable=True)[:, : wanted.size]
+    by_score_QN = greatest(ranked.score_QC, wanted.size)
     order_QN = by_score_QN
     if wanted.diversity.strength > 0:
         vector_QCP = learner.catalogue.projected_IP[ranked.rows_QC]
@@ -164,11 +165,12 @@ def _reasons(
     wanted = min(learner.settings.publishing.reasons, scorers)
     weight, contribution, interaction_QN = learner.weights.explain(lists)
     share_QNS = _by_scorer(learner, contribution)
-    strongest_QNR = torch.argsort(share_QNS.abs(), dim=2, descending=True, stable=True)[..., :wanted]
+    strongest = np.argsort(-share_QNS.abs().numpy(), axis=2, kind="stable")[..., :wanted]
+    strongest_QNR = torch.from_numpy(strongest)
     told_QNR = _rounded(share_QNS.gather(2, strongest_QNR))
     name_QNR = np.full((*moved_QN.shape, wanted + 3), UNTOLD, dtype=np.int64)
     number_QNR2 = np.zeros((*name_QNR.shape, 2))
-    name_QNR[..., :wanted] = strongest_QNR.numpy()
+    name_QNR[..., :wanted] = strongest
     number_QNR2[..., :wanted, 0] = _rounded(_by_scorer(learner, weight).gather(2, strongest_QNR))
     number_QNR2[..., :wanted, 1] = told_QNR
     if wanted:
@@ -188,8 +190,8 @@ def _rounded(number: Tensor) -> NDArray[np.float64]:
 
 def similar(
     learner: Learner, rows: Sequence[int], size: int, watermark: int
-) -> Iterator[tuple[int, list[SimilarItem]]]:
-    """The items nearest to each row: co-liked, and by text while few have liked it."""
+) -> Iterator[tuple[int, list[int], list[SimilarItem]]]:
+    """Each row, and the items nearest to it as rows and as published: co-liked, by text while few have liked it."""
     items = len(learner.catalogue)
     row_Q = torch.tensor(rows, dtype=torch.int64)
     if learner.catalogue.nearest.indexed:
@@ -205,8 +207,9 @@ def similar(
     best_QN = top(score_QI, size)
     name_of = learner.catalogue.ids.name
     for row, best, scores in zip(rows, best_QN.tolist(), score_QI.gather(1, best_QN).tolist(), strict=True):
-        found = zip(best, scores, strict=True)
-        yield row, [SimilarItem(name_of(i), round(s, DECIMALS)) for i, s in found if s > 0]
+        near = sum(score > 0 for score in scores)  # they fall
+        found = zip(best[:near], scores, strict=False)
+        yield row, best[:near], [SimilarItem(name_of(i), round(s, DECIMALS)) for i, s in found]
 
 
 def _similar_of_few(

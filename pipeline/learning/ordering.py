@@ -33,3 +33,12 @@ def best(score_RI: Tensor, banned: Banned, n: int) -> tuple[Tensor, Tensor]:
     meant_QN = torch.empty(len(banned), n, dtype=torch.bool)
     ordering_kernels.best_rows(score_RI.contiguous().numpy(), banned.arrays(), rows_QN.numpy(), meant_QN.numpy())
     return rows_QN, meant_QN
+
+
+def greatest(score_QC: Tensor, n: int) -> Tensor:
+    """[Q, n] places of the greatest scores (float32), greatest first, of equals the first ones.
+
+    >>> greatest(torch.tensor([[1.0, 3.0, -torch.inf, 3.0]]), 3).tolist()
+    [[1, 3, 0]]
+    """
+    return best(score_QC, torch.zeros(score_QC.shape, dtype=torch.bool), n)[0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learning.banned import Banned
-from pipeline.learning.ordering import FEW, best
+from pipeline.learning.ordering import FEW, best, greatest
 from pipeline.learning.ordering_kernels import compare
 
 
@@ -45,6 +45,15 @@ def test_the_best_rows_are_those_of_a_stable_sort(seed: int, items: int) -> None
 def test_one_row_of_scores_does_for_all_questions() -> None:
     score_I, banned_QI = torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([[True, False, False], [False, False, True]])
     assert best(score_I, Banned.of(banned_QI), 2)[0].tolist() == [[2, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("seed", range(36))
+@pytest.mark.parametrize("size", [1, 20, 120, FEW + 10])
+@pytest.mark.parametrize("n", [1, 10, FEW + 1])
+def test_the_greatest_are_those_of_a_stable_sort(seed: int, size: int, n: int) -> None:
+    score_QC = scores(seed, (3, size))
+    wanted_QN = torch.argsort(score_QC, dim=1, descending=True, stable=True)[:, :n]
+    assert torch.equal(greatest(score_QC, n), wanted_QN)
 
 
 def test_of_no_items_none_are_best() -> None:
