@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from pipeline.learning.banned import Banned
 from pipeline.learning.batch import Questions
 from pipeline.learning.ranks import best, rank_of
-from pipeline.learning.scorer import Answer, EmptyAnswer, Ranking, Scorer
+from pipeline.learning.scorer import Answer, EmptyAnswer, LateAnswer, Ranking, Scorer
 from pipeline.learning.sparse import Order, fused
 
 FUSION = 10.0
@@ -71,10 +71,15 @@ def _filler(count_N: Tensor) -> Tensor:
 def candidates(answers: Answers, banned: Banned, popular: Order, n: int) -> tuple[Tensor, Tensor]:
     """[Q, n] rows and whether each may stand: reciprocal-rank fusion (Cormack et al. 2009), filled up by popularity."""
     rows, shares = [], []
-    for answer, column, proposes in answers.columns():
+    # Whoever can only choose among others' proposals comes after them.
+    for answer, column, proposes in sorted(answers.columns(), key=lambda said: isinstance(said[0], LateAnswer)):
         if proposes == 0:
             continue
-        rows_QN, meant_QN = answer.propose(column, proposes, banned)
+        if isinstance(answer, LateAnswer):
+            before_QP = torch.cat(rows, dim=1), torch.cat(shares, dim=1) > 0
+            rows_QN, meant_QN = answer.propose_among(column, proposes, *before_QP)
+        else:
+            rows_QN, meant_QN = answer.propose(column, proposes, banned)
         rows.append(rows_QN)
         shares.append(meant_QN / (FUSION + torch.arange(rows_QN.shape[1], dtype=torch.float32)))
     rows_QC, present_QC = fused(torch.cat(rows, dim=1), torch.cat(shares, dim=1), _filler, popular, banned, n)

@@ -94,9 +94,9 @@ class Catalogue:
     def describe(self, item: Item) -> int:
         """Take an item record; returns its row."""
         row = self.row(item.item_id)
-        self.described_I[row] = True
-        self.available_I[row] = item.available
-        self.expires_I[row] = NO_EXPIRY if item.expires_at is None else item.expires_at
+        self.described_I.numpy()[row] = True
+        self.available_I.numpy()[row] = item.available
+        self.expires_I.numpy()[row] = NO_EXPIRY if item.expires_at is None else item.expires_at
         tags = [tag_of("category", c) for c in (*item.categories, *item.tags)]
         tags += [tag_of(f"attribute:{k}", v) for k, v in sorted(item.attributes.items())]
         if len(tags) > MOST_TAGS:
@@ -108,8 +108,8 @@ class Catalogue:
             wider[:, : self.tags_IG.shape[1]] = self.tags_IG
             self.tags_IG = wider
         self._showable.changed(row)
-        self.tags_IG[row] = 0
-        self.tags_IG[row, : len(tags)] = torch.tensor(tags, dtype=torch.int64)
+        self.tags_IG.numpy()[row] = 0
+        self.tags_IG.numpy()[row, : len(tags)] = tags
         self.traits.take(row, (*item.categories, *item.tags), item.attributes)
         return row
 
@@ -141,12 +141,12 @@ class Catalogue:
         for vector in vectors:
             values = np.frombuffer(vector.vector, dtype="<f4")
             row = self.row(vector.item_id)
-            partition, offset = self.source_I2[row].tolist()
+            partition, offset = self.source_I2.numpy()[row].tolist()
             if partition == vector.source.partition and offset > vector.source.offset:
                 continue
-            self.source_I2[row] = torch.tensor([vector.source.partition, vector.source.offset])
-            self.vector_IE[row] = torch.from_numpy(unit(values))
-            self.has_vector_I[row] = True
+            self.source_I2.numpy()[row] = vector.source.partition, vector.source.offset
+            self.vector_IE.numpy()[row] = unit(values)
+            self.has_vector_I.numpy()[row] = True
         if vectors:
             rows = torch.tensor([self.ids.find(v.item_id) for v in vectors])
             self.projected_IP[rows] = self.project(self.vector_IE[rows])

@@ -35,7 +35,7 @@ class Nearest:
         self._whole_IP = torch.zeros(64, width, dtype=torch.int8)
         self._slot_I = torch.full((64,), UNKNOWN, dtype=torch.int32)
         self._items = 0
-        self._forget_all()
+        self.forget()
 
     @property
     def indexed(self) -> bool:
@@ -63,7 +63,7 @@ class Nearest:
         if self.indexed:
             self.clusters.move(rows, self._whole_IP[: self._items])
         if len(rows) > FEW:
-            self._forget_all()
+            self.forget()
             return
         self._forget(rows)
         kept = torch.nonzero(self._row_S >= 0).flatten()
@@ -123,7 +123,8 @@ class Nearest:
         self._near_SN[slots] = NO_ITEM
         self._cosine_SN[slots] = 0
 
-    def _forget_all(self) -> None:
+    def forget(self) -> None:
+        """No list is known."""
         self._slot_I.fill_(UNKNOWN)
         self._near_SN = torch.full((64, LISTED), NO_ITEM, dtype=torch.int32)
         self._cosine_SN = torch.zeros(64, LISTED)
@@ -134,7 +135,7 @@ class Nearest:
         self._items = len(vector_IP)
         self._grow()
         self._whole_IP[: self._items] = whole(vector_IP)
-        self._forget_all()
+        self.forget()
 
     def _grow(self) -> None:
         self._whole_IP = grown(self._whole_IP, self._items)

@@ -66,8 +66,14 @@ class Trainer:
         """From the next step on learn `factor` times as fast as at first."""
         self.factor = factor
 
-    def step(self, loss: Tensor) -> None:
-        """One gradient step on `loss`, then one step of the average."""
+    def step(self, loss: Tensor, parts: Mapping[str, tuple[Tensor, Tensor]] | None = None) -> None:
+        """One gradient step on `loss`, then one step of the average.
+
+        `parts` has of some parameters the rows that the loss was made of: which
+        they are, and a copy of them. Such a parameter's other rows stay as they
+        are, in the average and in their moments, too (as in lazy Adam).
+        """
+        parts = parts or {}
         for live in self.live.values():
             live.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
@@ -76,7 +82,10 @@ class Trainer:
         with torch.no_grad():
             for of_rate, names in self._by_share.items():
                 self._descend([name for name in names if self.live[name].grad is not None], of_rate)
-            torch._foreach_lerp_(list(self.served.values()), list(self.live.values()), share)
+                for name in set(names) & set(parts):
+                    self._descend_rows(name, *parts[name], of_rate, share)
+            whole = [name for name in self.live if name not in parts]
+            torch._foreach_lerp_([self.served[n] for n in whole], [self.live[n] for n in whole], share)
 
     def grow(self, name: str, more: Tensor) -> None:
         """Append rows to a parameter; their moments start at zero."""
@@ -109,9 +118,20 @@ class Trainer:
             self.moments[name] = Moments(mean, square, steps.reshape(()))
         self._steps = int(tensors[f"{next(iter(self.live))}.step"])
 
+    def _descend_rows(self, name: str, rows: Tensor, part: Tensor, of_rate: float, share: float) -> None:
+        """One step of some rows of a parameter, of which `part` is a copy, and of their average."""
+        whole = self.moments[name]
+        moments = Moments(whole.mean[rows], whole.square[rows], whole.steps)
+        self._move([part], [moments], of_rate)
+        self.live[name].data[rows] = part.detach()
+        whole.mean[rows], whole.square[rows] = moments.mean, moments.square
+        self.served[name][rows] = self.served[name][rows].lerp(part.detach(), share)
+
     def _descend(self, names: list[str], of_rate: float) -> None:
         """Move these parameters against their gradients, at this share of the rate."""
-        live, moments = [self.live[name] for name in names], [self.moments[name] for name in names]
+        self._move([self.live[name] for name in names], [self.moments[name] for name in names], of_rate)
+
+    def _move(self, live: list[Tensor], moments: list[Moments], of_rate: float) -> None:
         adamw(
             live,
             [tensor.grad for tensor in live if tensor.grad is not None],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learning.banned import Banned
-from pipeline.learning.batch import History, Interactions, Questions, Shown, nothing_shown
+from pipeline.learning.batch import History, Interactions, Questions, Shown, nothing_shown, top
 from pipeline.learning.effort import FULL, Effort
 from pipeline.learning.ordering import best
 
@@ -116,6 +116,18 @@ class RowsAnswer:
     def whole(self, column: int) -> Tensor:
         """[Q, I] the column."""
         return self.at(torch.arange(self._items).expand(self._questions, -1))[:, :, column]
+
+
+class LateAnswer(RowsAnswer):
+    """An answer that chooses among what others propose: it does not look through the catalogue."""
+
+    def propose_among(self, column: int, n: int, rows_QP: Tensor, meant_QP: Tensor) -> tuple[Tensor, Tensor]:
+        """[Q, n] the best of these rows where they are meant, best first, each once; whether each is meant."""
+        rows_QP = torch.sort(torch.where(meant_QP, rows_QP, -1), dim=1).values
+        again_QP = torch.nn.functional.pad(rows_QP[:, 1:] == rows_QP[:, :-1], (1, 0))
+        score_QP = self.at(rows_QP.clamp(min=0))[:, :, column].masked_fill(again_QP | (rows_QP < 0), -torch.inf)
+        best_QN = top(score_QP, n)
+        return rows_QP.gather(1, best_QN).clamp(min=0), score_QP.gather(1, best_QN) > -torch.inf
 
 
 class EmptyAnswer:

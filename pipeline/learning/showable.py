@@ -42,15 +42,14 @@ class Showable:
         """[I] whether each item may be recommended then; to be read, until something changes."""
         rows = len(self._catalogue)
         self._shown_I = grown(self._shown_I, rows)
+        fresh = torch.tensor([*self._changed, *range(self._rows, rows)], dtype=torch.int64)
+        if len(fresh):
+            self._shown_I[fresh] = self._look(fresh)
+            self._until = min(self._until, self._soonest(fresh))
         if not self._since <= watermark < self._until or undescribed != self._undescribed:
             self._undescribed, self._since = undescribed, watermark
             self._shown_I[:rows] = self._look(slice(0, rows))
             self._until = self._soonest(slice(0, rows))
-        else:
-            fresh = torch.tensor([*self._changed, *range(self._rows, rows)], dtype=torch.int64)
-            if len(fresh):
-                self._shown_I[fresh] = self._look(fresh)
-                self._until = min(self._until, self._soonest(fresh))
         self._rows, self._changed = rows, []
         return self._shown_I[:rows]
 

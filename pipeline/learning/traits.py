@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -78,19 +79,19 @@ class Traits:
         self.forget(row)
         self._room(len(chosen), min(len(numbers), MOST_NUMBERS))
         first = 2 * self.key_RN.shape[1]
-        self.trait_RT[row, first : first + len(chosen)] = torch.tensor(chosen, dtype=torch.int32)
-        self.weight_RT[row, first : first + len(chosen)] = 1
+        self.trait_RT.numpy()[row, first : first + len(chosen)] = chosen
+        self.weight_RT.numpy()[row, first : first + len(chosen)] = 1
         for at, (key, value) in enumerate(sorted(numbers.items())[:MOST_NUMBERS]):
             if (attribute := self._attribute(hashed(key))) >= 0:
                 self.key_RN[row, at] = self.key_A[attribute]
                 self.number_RN[row, at] = value
-                self._count(attribute, torch.tensor([row]), torch.tensor([at]))
+                self._count(attribute, np.array([row]), np.array([at]))
 
     def forget(self, row: int) -> None:
         """Erase a row."""
         if row < len(self.key_RN):
             for name in self._ROWS:
-                getattr(self, name)[row] = 0
+                getattr(self, name).numpy()[row] = 0
 
     def state(self) -> dict[str, Tensor]:
         """Everything, as tensors."""
@@ -116,7 +117,7 @@ class Traits:
 
     def _attribute(self, key: int) -> int:
         """The number of an attribute, a new one if it has none; -1 past the most that are kept."""
-        found = torch.nonzero(self.key_A == key).flatten()
+        found = np.flatnonzero(self.key_A.numpy() == key)
         if len(found) or len(self.key_A) == MOST_ATTRIBUTES:
             return int(found[0]) if len(found) else -1
         self.key_A = torch.cat([self.key_A, torch.tensor([key])])
@@ -126,31 +127,31 @@ class Traits:
         )
         return len(self.key_A) - 1
 
-    def _count(self, attribute: int, row: Tensor, at: Tensor) -> None:
+    def _count(self, attribute: int, row: NDArray[np.int64], at: NDArray[np.int64]) -> None:
         """One more value: shared out; once they have doubled, the marks are set anew and all values shared out."""
         self.count_A[attribute] += 1
         if self.count_A[attribute] >= 2 * self.fitted_A[attribute]:
-            row, at = torch.nonzero(self.key_RN == self.key_A[attribute], as_tuple=True)
-            values = self.number_RN[row, at].numpy()
+            row, at = np.nonzero(self.key_RN.numpy() == int(self.key_A[attribute]))
+            values = self.number_RN.numpy()[row, at]
             marks = np.unique(np.quantile(values, np.linspace(0, 1, MARKS), method="nearest"))
             self.mark_AM[attribute, : len(marks)] = torch.from_numpy(marks)
             self.marks_A[attribute] = len(marks)
             self.fitted_A[attribute] = self.count_A[attribute]
         self._share(attribute, row, at)
 
-    def _share(self, attribute: int, row_N: Tensor, at_N: Tensor) -> None:
+    def _share(self, attribute: int, row_N: NDArray[np.int64], at_N: NDArray[np.int64]) -> None:
         """Share numbers of an attribute out between the two marks around each."""
-        marks = self.mark_AM[attribute, : int(self.marks_A[attribute])].double().numpy()
-        values = self.number_RN[row_N, at_N].double().numpy()
-        place_N = torch.from_numpy(np.interp(values, marks, np.arange(len(marks), dtype=np.float64)))
-        mark_N = place_N.floor()
-        part_N = (place_N - mark_N).float()
-        below_N = 1 + (self.key_A[attribute] + mark_N.long()) % (TRAITS - 1)
-        above_N = 1 + (self.key_A[attribute] + mark_N.long() + 1) % (TRAITS - 1)
-        self.trait_RT[row_N, 2 * at_N] = below_N.int()
-        self.trait_RT[row_N, 2 * at_N + 1] = above_N.int()
-        self.weight_RT[row_N, 2 * at_N] = 1 - part_N
-        self.weight_RT[row_N, 2 * at_N + 1] = part_N
+        marks = self.mark_AM.numpy()[attribute, : int(self.marks_A[attribute])].astype(np.float64)
+        values = self.number_RN.numpy()[row_N, at_N].astype(np.float64)
+        place_N = np.interp(values, marks, np.arange(len(marks), dtype=np.float64))
+        mark_N = np.floor(place_N)
+        part_N = (place_N - mark_N).astype(np.float32)
+        key_N = int(self.key_A[attribute]) + mark_N.astype(np.int64)
+        trait_RT, weight_RT = self.trait_RT.numpy(), self.weight_RT.numpy()
+        trait_RT[row_N, 2 * at_N] = 1 + key_N % (TRAITS - 1)
+        trait_RT[row_N, 2 * at_N + 1] = 1 + (key_N + 1) % (TRAITS - 1)
+        weight_RT[row_N, 2 * at_N] = 1 - part_N
+        weight_RT[row_N, 2 * at_N + 1] = part_N
 
 
 def _finite(value: int | float) -> float:

@@ -143,9 +143,10 @@ def test_a_trainer_steps_as_far_as_its_rate_says_and_returns_to_it() -> None:
 
 def test_a_discount_lets_pairs_weigh_less_and_calm_leaves_them() -> None:
     neighbours = Neighbours(8, 8)
-    neighbours.value_INC += 4
+    neighbours.pairs.reserve(9)
+    neighbours.pairs.value_TC += 4
     neighbours.total_I3 += 2
     tell(CALM, (neighbours, Observation))
-    assert bool((neighbours.value_INC == 4).all() and (neighbours.total_I3 == 2).all())
+    assert bool((neighbours.pairs.value_TC == 4).all() and (neighbours.total_I3 == 2).all())
     tell(Reaction(discount=0.5), (neighbours, Observation))
-    assert bool((neighbours.value_INC == 2).all() and (neighbours.total_I3 == 1).all())
+    assert bool((neighbours.pairs.value_TC == 2).all() and (neighbours.total_I3 == 1).all())

@@ -82,10 +82,9 @@ def sparse_counts(scorer: Neighbours) -> np.ndarray:
     """[I, I, C] of what the rows hold."""
     pair = np.zeros((ITEMS, ITEMS, 6))
     for i in range(ITEMS):
-        filled = int(scorer.filled_I[i])
-        partners = scorer.neighbour_IN[i, :filled].tolist()
-        assert len(set(partners)) == filled
-        pair[i, partners] = scorer.value_INC[i, :filled].numpy()
+        partners, value_NC = scorer.pairs.of(i)
+        assert len(set(partners.tolist())) == int(scorer.pairs.filled_I[i])
+        pair[i, partners.tolist()] = value_NC.numpy()
     return pair
 
 
@@ -125,7 +124,7 @@ def test_full_rows_keep_their_strongest_partners() -> None:
     pair, _, _ = dense_counts(batches)
     scorer = learned(batches, slots=8)
     held = sparse_counts(scorer)
-    assert (scorer.filled_I[:ITEMS] == 8).all()
+    assert (scorer.pairs.filled_I[:ITEMS] == 8).all()
     for i in range(ITEMS):
         strongest = np.argsort(-(pair[i, :, 0] + pair[i, :, 1]))[:3]
         assert (held[i, strongest, 1] > 0).sum() >= 2
@@ -138,7 +137,7 @@ def test_the_growing_weight_of_the_present_is_renormalised_without_a_trace() -> 
         torch.zeros(4, dtype=torch.int64), observations(5, 4).before, Banned.of(torch.zeros(4, ITEMS, dtype=torch.bool))
     )
     before = scorer.ask(questions).whole(5)
-    scorer.value_INC[:, :, 5] *= 3e4
+    scorer.pairs.value_TC[:, 5] *= 3e4
     scorer.total_I3[:, 2] *= 3e4
     scorer.gain *= 3e4
     scorer.observe(observations(6, 0))

@@ -97,7 +97,7 @@ def test_what_was_disliked_is_no_neighbour() -> None:
     learner = learner_of()
     learn(learner, event("click", "ann", 1), event("dislike", "ann", 2, 1), event("click", "ann", 3, 2))
     rows = [learner.catalogue.ids.find(f"i{n}") for n in (1, 2, 3)]
-    assert [int(learner.neighbours.filled_I[row]) for row in rows] == [1, 0, 1]
+    assert [int(learner.neighbours.pairs.filled_I[row]) for row in rows] == [1, 0, 1]
     assert float(learner.popularity.count_HI[0, rows[1]]) == 0
 
 
@@ -122,7 +122,7 @@ def test_dwell_scales_the_signal_bounded(value: float | None, factor: float) -> 
     learn(learner, event("click", "ann", 4), event("view", "ann", 1, 1, value=value))
     row, other = learner.catalogue.ids.find("i1"), learner.catalogue.ids.find("i4")
     assert float(learner.popularity.count_HI[0, row]) == pytest.approx(0.5 * factor, rel=1e-5)
-    pairs = learner.neighbours.value_INC[other, : int(learner.neighbours.filled_I[other]), 0]
+    pairs = learner.neighbours.pairs.of(other)[1][:, 0]
     assert float(pairs.sum()) == pytest.approx(0.5 * factor, rel=1e-5)
 
 
@@ -132,7 +132,7 @@ def test_an_impression_is_no_behaviour() -> None:
     user = learner.users.row("ann")
     assert int(learner.users.count_U[user]) == 0
     assert float(learner.catalogue.count_I.sum()) == 0
-    assert int(learner.neighbours.filled_I.sum()) == 0
+    assert int(learner.neighbours.pairs.filled_I.sum()) == 0
 
 
 def impressions_of(learner: Learner) -> Impressions:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -10,7 +14,7 @@ from pipeline.learning.batch import NO_ITEM, History, Questions, consumes_of, li
 from pipeline.learning.catalogue import Catalogue
 from pipeline.learning.drift import Reaction
 from pipeline.learning.optimise import Trainer
-from pipeline.learning.scorer import Column, DenseAnswer, Observation
+from pipeline.learning.scorer import Answer, Column, DenseAnswer, LateAnswer, Observation
 from pipeline.learning.scorers.popularity import HORIZONS, Popularity
 from pipeline.learning.sequences import Tokens, moved_back, shuffled_pages, tokens
 from pipeline.learning.texts import Texts
@@ -70,14 +74,16 @@ class Interest:
             self.trainer.grow("item_ID", start.to(self._device))
 
     @torch.no_grad()
-    def ask(self, questions: Questions) -> DenseAnswer:
-        """Logits of the whole catalogue for a like, from the averaged weights."""
+    def ask(self, questions: Questions) -> Answer:
+        """Logits for a like, from the averaged weights: of the whole catalogue, unless it is large."""
         items = questions.shape[1]
         seen = tokens(questions.history, self._length).trimmed()
         weights = self.trainer.served
         asked_QT = torch.ones(len(questions), seen.item_QT.shape[1] + 1, dtype=torch.int64, device=self._device)
         content = self._content(seen).to(self._device)
         u_QD = interests(weights, seen.to(self._device), content, asked_QT, Dropout(0, None))[:, -1]
+        if self._catalogue.nearest.indexed:
+            return _Among(partial(self._logits_of, weights, u_QD), *questions.shape)
         item_ID = items_of(weights, self._catalogue.projected_IP[:items].to(self._device))
         logits_QI = u_QD @ item_ID.T + self._bias(weights, slice(0, items))
         return DenseAnswer([logits_QI.cpu()], len(questions))
@@ -150,38 +156,51 @@ class Interest:
             history = moved_back(history, steps)
         mixed_Q = torch.rand(len(user_W), generator=generator) < SHUFFLED_SHARE
         history = shuffled_pages(history, generator, mixed_Q)
-        loss = self._loss(history, consumed, generator)
+        loss, parts = self._loss(history, consumed, generator)
         if loss is None:
             return float("nan")
-        self.trainer.step(loss)
+        self.trainer.step(loss, parts)
         self.progress[2] += 1
         return float(loss.detach())
 
-    def _loss(self, history: History, consumed: Rows, generator: torch.Generator) -> Tensor | None:
-        """Softmax cross-entropy of each next item given the entries before it, over what could then be shown."""
+    def _loss(
+        self, history: History, consumed: Rows, generator: torch.Generator
+    ) -> tuple[Tensor | None, dict[str, tuple[Tensor, Tensor]]]:
+        """Softmax cross-entropy of each next item given the entries before it, over what could then be shown.
+
+        And what of the embeddings of a large catalogue it was made of.
+        """
         whole = tokens(history, self._length + 1).trimmed()
         past = whole.until(-1)
         target_WT = whole.item_QT
         asked_WT = liked_of(whole.code_QT)
         weight_WT = torch.where(asked_WT, 1.0, OTHERS_WEIGHT) * (target_WT >= 0)
         weight_WT[:, 0] *= history.count_Q <= self._length + 1
-        # The start token predicts the first entry, which right alignment puts where padding ends.
-        weights = self.trainer.live
-        on = self._device
-        content = self._content(past).to(on)
-        drop = Dropout(0.3, torch.Generator(on).manual_seed(int(generator.initial_seed()) + 1))
-        u_WTD = interests(weights, past.to(on), content, asked_WT.long().to(on), drop)
         picked = torch.nonzero((weight_WT > 0).flatten()).flatten()
         if len(picked) == 0:
-            return None
+            return None, {}
         target = target_WT.flatten()[picked]
         rows = self._compared(target, generator)
-        logits = self._logits(u_WTD.flatten(0, 1)[picked.to(on)], rows)
+        on = self._device
+        content = self._content(past).to(on)
+        weights, known, parts = self.trainer.live, self._catalogue.projected_IP[: len(self._catalogue)].to(on), {}
+        of_known = rows
+        if self._catalogue.nearest.indexed:
+            needed = torch.unique(torch.cat([past.item_QT[past.item_QT >= 0], rows]))
+            part_ND = weights["item_ID"].detach()[needed.to(on)].requires_grad_()
+            parts = {"item_ID": (needed.to(on), part_ND)}
+            weights, known, of_known = weights | {"item_ID": part_ND}, known[needed.to(on)], _places(needed, rows)
+            past = replace(past, item_QT=torch.where(past.item_QT >= 0, _places(needed, past.item_QT), past.item_QT))
+        # The start token predicts the first entry, which right alignment puts where padding ends.
+        drop = Dropout(0.3, torch.Generator(on).manual_seed(int(generator.initial_seed()) + 1))
+        u_ND = interests(weights, past.to(on), content, asked_WT.long().to(on), drop).flatten(0, 1)[picked.to(on)]
+        item_RD = items_of(weights, known, None if len(of_known) == len(known) else of_known.to(on))
+        logits = u_ND @ item_RD.T + self._bias(weights, rows)
         gone, position = _already_consumed(whole, consumed, picked, rows)
         logits = logits.masked_fill_(gone.to(on), -1e9)
         weight = weight_WT.flatten()[picked].to(on)
         losses = torch.nn.functional.cross_entropy(logits, position.to(on), reduction="none")
-        return (losses * weight).sum() / weight.sum()
+        return (losses * weight).sum() / weight.sum(), parts
 
     def _compared(self, target: Tensor, generator: torch.Generator) -> Tensor:
         """Rows that the softmax runs over: the catalogue, or the targets and a uniform sample of it."""
@@ -192,13 +211,14 @@ class Interest:
         compared: Tensor = torch.unique(torch.cat([target, sampled]))
         return compared
 
-    def _logits(self, u_ND: Tensor, rows: Tensor) -> Tensor:
-        weights, items = self.trainer.live, len(self._catalogue)
-        projected_IP = self._catalogue.projected_IP[:items].to(self._device)
-        if len(rows) == items:
-            return u_ND @ items_of(weights, projected_IP).T + self._bias(weights, slice(0, items))
-        rows = rows.to(self._device)
-        return u_ND @ items_of(weights, projected_IP, rows).T + self._bias(weights, rows.cpu())
+    @torch.no_grad()
+    def _logits_of(self, weights: dict[str, Tensor], u_QD: Tensor, rows_QC: Tensor) -> Tensor:
+        """[Q, C] logits of these rows."""
+        rows, place_QC = torch.unique(rows_QC, return_inverse=True)
+        known_NP = self._catalogue.projected_IP[rows].to(self._device)
+        item_ND = weights["item_ID"][rows.to(self._device)] + known_NP @ weights["text_PD"]
+        dots_QC = (item_ND[place_QC.to(self._device)] @ u_QD[:, :, None])[:, :, 0]
+        return (dots_QC + self._bias(weights, rows)[place_QC.to(self._device)]).cpu()
 
     def _bias(self, weights: dict[str, Tensor], rows: Tensor | slice) -> Tensor:
         """[N] learned share of log popularity at each horizon."""
@@ -210,6 +230,23 @@ class Interest:
         item_QT = seen.item_QT
         of_item = self._catalogue.projected_IP[item_QT.clamp(min=0)] * (item_QT >= 0)[:, :, None]
         return of_item + self._texts.vectors(item_QT)
+
+
+class _Among(LateAnswer):
+    """Logits of a large catalogue."""
+
+    def __init__(self, logits: Callable[[Tensor], Tensor], questions: int, items: int) -> None:
+        super().__init__(questions, items)
+        self._logits = logits
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, 1] scores of these rows."""
+        return self._logits(rows_QC)[:, :, None]
+
+
+def _places(sorted_N: Tensor, rows: Tensor) -> Tensor:
+    """Where these rows stand in a sorted list that has them; of others the place means nothing."""
+    return torch.searchsorted(sorted_N, rows.contiguous()).clamp(max=len(sorted_N) - 1)
 
 
 def _already_consumed(whole: Tokens, consumed: Rows, picked: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

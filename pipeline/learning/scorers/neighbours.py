@@ -12,14 +12,18 @@ from torch import Tensor
 
 from pipeline.learning import kernels
 from pipeline.learning.arena import grown
-from pipeline.learning.batch import NO_ITEM, Questions, disliked_of
+from pipeline.learning.batch import Questions, disliked_of
 from pipeline.learning.drift import Reaction
+from pipeline.learning.pairs import Pairs
 from pipeline.learning.scorer import Column, Observation
 from pipeline.learning.scratch import Scratch
 from pipeline.learning.sparse import SparseAnswer, room_for
 
 # Channels of a pair's counts, and how each falls with the lag between the two events.
 COUNT_DECAY = (0.97, 0.9, 0.8, 0.8, 0.5, 0.9)
+LONGEST = 100
+"""Of a longer lag than this no pair is counted."""
+
 RECENT_EVENTS = 3_000.0
 RENORMALISE = math.exp(10)
 
@@ -61,9 +65,7 @@ class Neighbours:
 
     def __init__(self, slots: int, history: int) -> None:
         self.slots = slots
-        self.neighbour_IN = torch.full((64, slots), NO_ITEM, dtype=torch.int32)
-        self.filled_I = torch.zeros(64, dtype=torch.int32)
-        self.value_INC = torch.zeros(64, slots, len(COUNT_DECAY))
+        self.pairs = Pairs(slots, len(COUNT_DECAY))
         self.total_I3 = torch.zeros(64, 3)
         self.gain = torch.ones(1)
         lags = np.arange(history, dtype=np.float64)
@@ -79,19 +81,16 @@ class Neighbours:
 
     def resize(self, items: int, users: int) -> None:
         """Make room for items."""
-        self.neighbour_IN = grown(self.neighbour_IN, items, NO_ITEM)
-        self.filled_I = grown(self.filled_I, items)
-        self.value_INC = grown(self.value_INC, items)
+        self.pairs.resize(items)
         self.total_I3 = grown(self.total_I3, items)
 
     def ask(self, questions: Questions) -> SparseAnswer:
         """Score every item that is a neighbour of the recent history."""
         items, history = questions.shape[1], questions.history
-        most_Q = kernels.most_partners(self.filled_I.numpy(), history.item_QL.numpy(), self._reach[0])
+        most_Q = kernels.most_partners(self.pairs.filled_I.numpy(), history.item_QL.numpy(), self._reach[0])
         listed = room_for(most_Q, items, len(SCORES))
         kernels.score_pairs(
-            self.neighbour_IN.numpy(), self.filled_I.numpy(), self.value_INC.numpy(),
-            history.item_QL.numpy(), history.code_QL.numpy(),
+            self.pairs.arrays(), history.item_QL.numpy(), history.code_QL.numpy(),
             LIKING, self._channel, self._decay, self._reach, *self._scales_of(history.item_QL, items),
             self._sums.of(items), self._met.of(items),
             listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS,
@@ -101,25 +100,29 @@ class Neighbours:
     def observe(self, seen: Observation) -> None:
         """Count each event's item with its user's previous items."""
         learn_B = seen.learn_B & seen.fresh_B & ~disliked_of(seen.events.code_B)
-        kernels.count_pairs(
-            self.neighbour_IN.numpy(), self.filled_I.numpy(), self.value_INC.numpy(),
-            seen.events.item_B.numpy(), seen.events.liked_B.numpy(), learn_B.numpy(), seen.events.signal_B.numpy(),
-            seen.before.item_QL.numpy(), seen.before.code_QL.numpy(), self._power, self.gain.numpy(),
-        )  # fmt: skip
+        done, spare = 0, self.slots * (min(seen.before.item_QL.shape[1], LONGEST) + 3)
+        while done < len(seen.events):
+            self.pairs.reserve(spare)
+            done = kernels.count_pairs(
+                self.pairs.arrays(), done, spare,
+                seen.events.item_B.numpy(), seen.events.liked_B.numpy(), learn_B.numpy(),
+                seen.events.signal_B.numpy(), seen.before.item_QL.numpy(), seen.before.code_QL.numpy(),
+                self._power, self.gain.numpy(),
+            )  # fmt: skip
         rows, liked = seen.events.item_B[learn_B], seen.events.liked_B[learn_B].float()
         recent = self.gain * (0.5 + 0.5 * liked)
         taught_N1 = seen.events.signal_B[learn_B, None]
         self.total_I3.index_add_(0, rows, taught_N1 * torch.stack([liked, torch.ones_like(liked), recent], dim=1))
         self.gain *= math.exp(len(seen.events) / RECENT_EVENTS)
         if float(self.gain) > RENORMALISE:
-            self.value_INC[:, :, 5] /= self.gain
+            self.pairs.value_TC[:, 5] /= self.gain
             self.total_I3[:, 2] /= self.gain
             self.gain.fill_(1.0)
 
     def react(self, reaction: Reaction) -> None:
         """Let what was counted before weigh less."""
         if reaction.discount != 1:
-            self.value_INC *= reaction.discount
+            self.pairs.value_TC *= reaction.discount
             self.total_I3 *= reaction.discount
 
     def nearest(self, rows_Q: Tensor, items: int) -> Tensor:
@@ -131,25 +134,25 @@ class Neighbours:
 
     def partners(self, rows_Q: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each item the ones that it stands with in users' histories [N], and their symmetric cosines [N]."""
-        found = [self.neighbour_IN[row, : int(self.filled_I[row])].long() for row in rows_Q.tolist()]
+        held = [self.pairs.of(row) for row in rows_Q.tolist()]
+        found = [partners for partners, _ in held]
         from_SQ, _ = self._scales(rows_Q)
         _, onto_ST = self._scales(torch.cat([*found, torch.zeros(0, dtype=torch.int64)]))
         onto = torch.split(onto_ST[2], [len(partners) for partners in found])
-        for q, (row, partners) in enumerate(zip(rows_Q.tolist(), found, strict=True)):
-            yield partners, self.value_INC[row, : len(partners), 0] * from_SQ[2, q] * onto[q]
+        for q, (partners, value_NC) in enumerate(held):
+            yield partners, value_NC[:, 0] * from_SQ[2, q] * onto[q]
 
     def forget(self, user: int) -> None:
         """Pair counts name nobody; what a user added stays in the sums."""
 
     def state(self) -> dict[str, Tensor]:
         """Pairs, totals and the growing weight of the present."""
-        names = ("neighbour_IN", "filled_I", "value_INC", "total_I3", "gain")
-        return {name: getattr(self, name) for name in names}
+        return {"total_I3": self.total_I3, "gain": self.gain} | self.pairs.state()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        for name, tensor in tensors.items():
-            setattr(self, name, tensor.clone())
+        self.total_I3, self.gain = tensors["total_I3"].clone(), tensors["gain"].clone()
+        self.pairs.load(tensors)
 
     def _scales_of(self, item_QL: Tensor, items: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """[I, S] the factors of these histories' items and their partners; of others what they were once, or nothing."""
@@ -158,9 +161,8 @@ class Neighbours:
         else:
             most = np.empty(items, np.int64)
             found = kernels.partners(
-                self.neighbour_IN.numpy(), self.filled_I.numpy(), item_QL.numpy(), self._reach[0],
-                self._met.of(items), most,
-            )  # fmt: skip
+                self.pairs.arrays(), item_QL.numpy(), self._reach[0], self._met.of(items), most
+            )
             rows = most[:found]
         room = self._from.of(items), self._onto.of(items)
         for scale_IS, scale_SN in zip(room, self._scales(torch.from_numpy(rows)), strict=True):
