@@ -214,7 +214,7 @@ def similar(
 
 def _similar_of_few(
     learner: Learner, row_Q: Tensor, size: int, watermark: int
-) -> Iterator[tuple[int, list[SimilarItem]]]:
+) -> Iterator[tuple[int, list[int], list[SimilarItem]]]:
     """As `similar`, from among the items co-liked and those nearest by text alone."""
     catalogue = learner.catalogue
     shown_I = catalogue.showable(watermark, learner.undescribed)
@@ -229,8 +229,10 @@ def _similar_of_few(
         trust = catalogue.count_I[row] / (catalogue.count_I[row] + SIMILAR_PRIOR)
         score_N = trust * together_N + (1 - 0.8 * trust) * near_N
         best_N = top(score_N[None], size)[0]
-        found = zip(rows_N[best_N].tolist(), score_N[best_N].tolist(), strict=True)
-        yield row, [SimilarItem(catalogue.ids.name(i), round(s, DECIMALS)) for i, s in found if s > 0]
+        best_N = best_N[score_N[best_N] > 0]
+        best = rows_N[best_N].tolist()
+        found = zip(best, score_N[best_N].tolist(), strict=True)
+        yield row, best, [SimilarItem(catalogue.ids.name(i), round(s, DECIMALS)) for i, s in found]
 
 
 def _placed(rows_N: Tensor, partners: Tensor, value: Tensor) -> Tensor:

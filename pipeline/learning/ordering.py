@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learning import ordering_kernels
-from pipeline.learning.banned import Banned
+from pipeline.learning.banned import Banned, Rows
 from pipeline.learning.batch import top
 
 FEW = ordering_kernels.FEW
@@ -41,4 +41,5 @@ def greatest(score_QC: Tensor, n: int) -> Tensor:
     >>> greatest(torch.tensor([[1.0, 3.0, -torch.inf, 3.0]]), 3).tolist()
     [[1, 3, 0]]
     """
-    return best(score_QC, torch.zeros(score_QC.shape, dtype=torch.bool), n)[0]
+    nothing = Banned(torch.ones(score_QC.shape[1], dtype=torch.bool), Rows.none(len(score_QC)))
+    return best(score_QC, nothing, n)[0]
