@@ -29,6 +29,7 @@ from pipeline.epochs.ladder import Ladder
 from pipeline.epochs.processor import Processor
 from pipeline.epochs.recovery import Identity
 from pipeline.epochs.snapshot import FileSnapshotStore
+from pipeline.learning.banned import Banned
 from pipeline.learning.ordering import best
 from pipeline.messages import Record, Undecodable
 from pipeline.ports import ColdStore, CommitUnknown, Encoder, Fenced
@@ -154,7 +155,7 @@ def prepare_kernels() -> None:
 
     An end waits for it: a daemon thread that Python cuts off inside numba's C++ aborts the process.
     """
-    one, none = torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.bool)
+    one, none = torch.zeros(1, 1), Banned.of(torch.zeros(1, 1, dtype=torch.bool))
     threading.Thread(target=lambda: best(one, none, 1), name="kernels").start()
 
 
