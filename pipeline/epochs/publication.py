@@ -88,7 +88,8 @@ class Publication:
     def trending(self, size: int, exclude: Collection[str] = ()) -> tuple[Recommended, ...]:
         """What is liked most lately, by everybody, without some."""
         learner, most = self._of.learner, size + len(exclude)
-        found = trending(learner, learner.popularity.counts(TRENDING_HORIZON, slice(None)), most, self._of.ledger.watermark)
+        count_I = learner.popularity.counts(TRENDING_HORIZON, slice(None))
+        found = trending(learner, count_I, most, self._of.ledger.watermark)
         return tuple(item for item in found if item.item_id not in exclude)[:size]
 
     def _add(

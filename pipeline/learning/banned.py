@@ -107,7 +107,7 @@ class Banned:
     def left(self) -> Tensor:
         """[Q] how many rows are not banned."""
         left_Q = torch.empty(len(self), dtype=torch.int64)
-        kernels.count_left(self.arrays(), int(self.shown_I.sum()), left_Q.numpy())
+        kernels.count_left(self.arrays(), int(np.count_nonzero(self.shown_I.numpy())), left_Q.numpy())
         return left_Q
 
     def whole(self) -> Tensor:

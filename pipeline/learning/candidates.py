@@ -70,14 +70,15 @@ def _filler(count_N: Tensor) -> Tensor:
 
 def candidates(answers: Answers, banned: Banned, popular: Order, n: int) -> tuple[Tensor, Tensor]:
     """[Q, n] rows and whether each may stand: reciprocal-rank fusion (Cormack et al. 2009), filled up by popularity."""
-    rows, shares = [], []
+    rows: list[Tensor] = []
+    shares: list[Tensor] = []
     # Whoever can only choose among others' proposals comes after them.
     for answer, column, proposes in sorted(answers.columns(), key=lambda said: isinstance(said[0], LateAnswer)):
         if proposes == 0:
             continue
         if isinstance(answer, LateAnswer):
             before_QP = torch.cat(rows, dim=1), torch.cat(shares, dim=1) > 0
-            rows_QN, meant_QN = answer.propose_among(column, proposes, *before_QP)
+            rows_QN, meant_QN = answer.propose_among(column, proposes, banned, *before_QP)
         else:
             rows_QN, meant_QN = answer.propose(column, proposes, banned)
         rows.append(rows_QN)

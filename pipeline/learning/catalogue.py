@@ -20,7 +20,7 @@ from pipeline.settings import Filter, ListSettings
 PROJECTED = 64
 UNIT_WITHIN = 0.01
 FITTED = 1 << 16
-"""Vectors, evenly spaced ones, from which principal components are estimated at most, and that are projected at once."""
+"""Principal components are estimated from so many vectors at most, evenly spaced; so many are projected at once."""
 MOST_TAGS = 256
 """Attributes, categories and tags kept of an item for lists to be filtered by; all rows are as wide as the widest."""
 

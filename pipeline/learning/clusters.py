@@ -48,7 +48,7 @@ class Clusters:
     def fit(self, whole_IP: Tensor) -> None:
         """Learn centres from these vectors [I, P] of whole numbers, evenly spaced ones: the same give the same."""
         rows = torch.nonzero((whole_IP != 0).any(1)).flatten()
-        clusters = int(math.sqrt(len(rows)))
+        clusters = int(2 * math.sqrt(len(rows)))
         sample = rows[torch.linspace(0, len(rows) - 1, min(len(rows), SAMPLE * clusters)).long()]
         vector_NP = whole_IP[sample].float()
         self.centre_CP = vector_NP[torch.linspace(0, len(sample) - 1, clusters).long()].clone()

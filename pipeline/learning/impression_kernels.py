@@ -45,18 +45,25 @@ def expose(
 
 
 @njit(cache=True, nogil=True)
-def passed_over(ring_item, ring_place, ring_second, written_U, user_Q, page, examined_P, out_QI):
-    """out[q, i] = how often, by the chance of examination, the user was shown i and did not take it.
+def passed_over(ring_item, ring_place, ring_second, written_U, user_Q, page, examined_P, rows_QC, passed_I, out_QC):
+    """out[q, c] = how often, by the chance of examination, the user was shown a row and did not take it.
 
+    `passed_I` is 0 everywhere, and so it is again afterwards.
     What was shown within `page` seconds of the user's latest impression may yet be taken.
     """
     slots = ring_item.shape[1]
     for q in range(user_Q.shape[0]):
         user = user_Q[q]
+        out_QC[q, :] = 0
         if user >= written_U.shape[0] or written_U[user] == 0:
             continue
         open_since = ring_second[user, (written_U[user] - 1) % slots] - page
         for s in range(slots):
             item = ring_item[user, s]
-            if item >= 0 and item < out_QI.shape[1] and ring_second[user, s] < open_since:
-                out_QI[q, item] += examined_P[ring_place[user, s]]
+            if item >= 0 and ring_second[user, s] < open_since:
+                passed_I[item] += examined_P[ring_place[user, s]]
+        for c in range(rows_QC.shape[1]):
+            out_QC[q, c] = passed_I[rows_QC[q, c]]
+        for s in range(slots):
+            if ring_item[user, s] >= 0:
+                passed_I[ring_item[user, s]] = 0

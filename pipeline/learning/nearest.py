@@ -35,7 +35,11 @@ class Nearest:
         self._whole_IP = torch.zeros(64, width, dtype=torch.int8)
         self._slot_I = torch.full((64,), UNKNOWN, dtype=torch.int32)
         self._items = 0
-        self.forget()
+        self._near_SN = torch.full((64, LISTED), NO_ITEM, dtype=torch.int32)
+        self._cosine_SN = torch.zeros(64, LISTED)
+        self._row_S = torch.full((64,), UNKNOWN, dtype=torch.int64)
+        self._used = 0
+        self._free: list[int] = []
 
     @property
     def indexed(self) -> bool:
@@ -59,7 +63,7 @@ class Nearest:
         """These rows have (other) vectors now: lists that hold one, or now should, are no longer known."""
         self._items = max(self._items, int(rows.max()) + 1)
         self._grow()
-        self._whole_IP[rows] = whole(vector_NP)
+        self._whole_IP[rows] = whole_numbers(vector_NP)
         if self.indexed:
             self.clusters.move(rows, self._whole_IP[: self._items])
         if len(rows) > FEW:
@@ -126,15 +130,15 @@ class Nearest:
     def forget(self) -> None:
         """No list is known."""
         self._slot_I.fill_(UNKNOWN)
-        self._near_SN = torch.full((64, LISTED), NO_ITEM, dtype=torch.int32)
-        self._cosine_SN = torch.zeros(64, LISTED)
-        self._row_S = torch.full((64,), UNKNOWN, dtype=torch.int64)
-        self._used, self._free = 0, list[int]()
+        self._near_SN.fill_(NO_ITEM)
+        self._cosine_SN.zero_()
+        self._row_S.fill_(UNKNOWN)
+        self._used, self._free = 0, []
 
     def _take_all(self, vector_IP: Tensor) -> None:
         self._items = len(vector_IP)
         self._grow()
-        self._whole_IP[: self._items] = whole(vector_IP)
+        self._whole_IP[: self._items] = whole_numbers(vector_IP)
         self.forget()
 
     def _grow(self) -> None:
@@ -142,6 +146,6 @@ class Nearest:
         self._slot_I = grown(self._slot_I, self._items, UNKNOWN)
 
 
-def whole(vector_NP: Tensor) -> Tensor:
+def whole_numbers(vector_NP: Tensor) -> Tensor:
     """Unit vectors as whole numbers of -127 to 127."""
     return (vector_NP * LEVELS).round().to(torch.int8)

@@ -121,7 +121,9 @@ class RowsAnswer:
 class LateAnswer(RowsAnswer):
     """An answer that chooses among what others propose: it does not look through the catalogue."""
 
-    def propose_among(self, column: int, n: int, rows_QP: Tensor, meant_QP: Tensor) -> tuple[Tensor, Tensor]:
+    def propose_among(
+        self, column: int, n: int, banned: Banned, rows_QP: Tensor, meant_QP: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """[Q, n] the best of these rows where they are meant, best first, each once; whether each is meant."""
         rows_QP = torch.sort(torch.where(meant_QP, rows_QP, -1), dim=1).values
         again_QP = torch.nn.functional.pad(rows_QP[:, 1:] == rows_QP[:, :-1], (1, 0))

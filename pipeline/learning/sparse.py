@@ -104,6 +104,10 @@ class Order:
         self._gain = gain
         self._sorted_N = np.zeros(0, np.int64) if known_N is None else known_N
 
+    def told_again(self, score_I: Tensor, gain: float) -> None:
+        """The same scores, or all of them greater by the same factor."""
+        self.score_I, self._gain = score_I, gain
+
     def counts(self, rows: Tensor | NDArray[np.int64]) -> Tensor:
         """What the scores of these rows stand for."""
         return self.score_I[rows] / self._gain
@@ -168,8 +172,8 @@ class Rising:
         """The order now; rows there were not before and that did not rise have score 0."""
         last, items = self._order, len(score_I)
         if last is not None and last.items == items and not self._risen:
-            self._order = Order(score_I, gain, last.first(0))
-            return self._order
+            last.told_again(score_I, gain)
+            return last
         known = np.zeros(0, np.int64) if last is None else last.first(0)[:CARRIED]
         if last is None or items <= FEW or items < last.items or len(known) >= last.items:
             self._order, self._risen = Order(score_I, gain), []

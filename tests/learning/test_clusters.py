@@ -10,7 +10,7 @@ from pipeline.learning import nearest as nearest_module
 from pipeline.learning.banned import Banned
 from pipeline.learning.batch import top
 from pipeline.learning.clusters import PROBES, Clusters
-from pipeline.learning.nearest import Nearest, whole
+from pipeline.learning.nearest import Nearest, whole_numbers
 
 WIDTH = 16
 
@@ -22,7 +22,7 @@ def vectors(count: int, seed: int = 1, groups: int = 40) -> Tensor:
     row_NP = middle_GP[torch.randint(0, groups, (count,), generator=generator)]
     row_NP = row_NP + 0.6 * torch.randn(count, WIDTH, generator=generator)
     there = torch.rand(count, 1, generator=generator) > 0.05
-    return whole(torch.nn.functional.normalize(row_NP, dim=1) * there)
+    return whole_numbers(torch.nn.functional.normalize(row_NP, dim=1) * there)
 
 
 def filled(whole_IP: Tensor) -> Clusters:
@@ -74,7 +74,8 @@ def test_it_does_not_matter_when_and_how_often_vectors_moved(seed: int) -> None:
     fresh.fill(whole_IP)
     nothing = Banned.of(torch.zeros(20, 1_500, dtype=torch.bool))
     question_QP = vectors(20, 50 + seed)
-    for mine, theirs in zip(moved.nearest(question_QP, nothing, 30), fresh.nearest(question_QP, nothing, 30), strict=True):
+    both = (one.nearest(question_QP, nothing, 30) for one in (moved, fresh))
+    for mine, theirs in zip(*both, strict=True):
         assert torch.equal(mine, theirs)
 
 
@@ -103,5 +104,3 @@ def test_lists_in_a_large_catalogue_do_not_depend_on_what_was_asked_before(monke
     other_N, other_SN, theirs_SN = fresh.of(rows)
     assert torch.equal(near_SN[slot_N], other_SN[other_N])
     assert torch.equal(cosine_SN[slot_N], theirs_SN[other_N])
-
-

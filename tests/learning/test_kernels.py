@@ -78,6 +78,13 @@ def learned(batches: list[Observation], slots: int = ITEMS) -> Neighbours:
     return scorer
 
 
+def asking(history: History) -> Questions:
+    """What one user would be asked after each of these histories; nothing is banned."""
+    questions = len(history.item_QL)
+    nothing = Banned.of(torch.zeros(questions, ITEMS, dtype=torch.bool))
+    return Questions(torch.zeros(questions, dtype=torch.int64), history, nothing)
+
+
 def sparse_counts(scorer: Neighbours) -> np.ndarray:
     """[I, I, C] of what the rows hold."""
     pair = np.zeros((ITEMS, ITEMS, 6))
@@ -103,9 +110,7 @@ def test_scores_against_a_dense_sum(seed: int) -> None:
     batches = [observations(10 * seed + n, 40) for n in range(4)]
     pair, total, gain = dense_counts(batches)
     asked = observations(77 + seed, 9).before
-    answer = learned(batches).ask(
-        Questions(torch.zeros(9, dtype=torch.int64), asked, Banned.of(torch.zeros(9, ITEMS, dtype=torch.bool)))
-    )
+    answer = learned(batches).ask(asking(asked))
     count = {0: total[:, 0], 5: total[:, 2] / gain} | dict.fromkeys((1, 2, 3, 4), total[:, 1])
     for column, (_, channel, decay, a, b) in enumerate(SCORES):
         seen = np.maximum(count[channel], 1)
@@ -133,9 +138,7 @@ def test_full_rows_keep_their_strongest_partners() -> None:
 
 def test_the_growing_weight_of_the_present_is_renormalised_without_a_trace() -> None:
     scorer = learned([observations(n, 30) for n in range(3)])
-    questions = Questions(
-        torch.zeros(4, dtype=torch.int64), observations(5, 4).before, Banned.of(torch.zeros(4, ITEMS, dtype=torch.bool))
-    )
+    questions = asking(observations(5, 4).before)
     before = scorer.ask(questions).whole(5)
     scorer.pairs.value_TC[:, 5] *= 3e4
     scorer.total_I3[:, 2] *= 3e4

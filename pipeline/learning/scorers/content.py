@@ -13,7 +13,7 @@ from pipeline.learning import sparse_kernels as kernels
 from pipeline.learning.banned import Banned
 from pipeline.learning.batch import NO_ITEM, History, Questions, disliked_of, liked_of
 from pipeline.learning.catalogue import Catalogue
-from pipeline.learning.nearest import whole
+from pipeline.learning.nearest import whole_numbers
 from pipeline.learning.ordering import best
 from pipeline.learning.scorer import Answer, Column, Observation, RowsAnswer
 from pipeline.learning.scratch import Scratch
@@ -134,7 +134,7 @@ class _ContentAnswer(RowsAnswer):
         meant_QN.zero_()
         if len(asking) > 0 and self._catalogue.nearest.indexed:
             found_AN, product_AN = self._catalogue.nearest.clusters.nearest(
-                whole(asked_QP[asking]), banned[asking], rows_QN.shape[1]
+                whole_numbers(asked_QP[asking]), banned[asking], rows_QN.shape[1]
             )
             rows_QN[asking], meant_QN[asking] = found_AN.clamp(min=0), product_AN != 0
         elif len(asking) > 0:

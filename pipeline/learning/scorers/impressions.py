@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.learning import impression_kernels
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions
-from pipeline.learning.scorer import Answer, Column, DenseAnswer, EmptyAnswer, Observation
+from pipeline.learning.scorer import Answer, Column, EmptyAnswer, Observation, RowsAnswer
+from pipeline.learning.scratch import Scratch
 from pipeline.learning.users import to_seconds
 
 SHOWN_KEPT = 32
@@ -55,6 +57,7 @@ class Impressions:
         self.ring_second_US = torch.zeros(0, SHOWN_KEPT, dtype=torch.int32)
         self.written_U = torch.zeros(0, dtype=torch.int32)
         self._users = 0
+        self._passed = Scratch(0, np.float32)
 
     @property
     def seen_any(self) -> bool:
@@ -79,13 +82,17 @@ class Impressions:
         """Rates of all items; for each user, minus the times that an item was lately shown and not taken."""
         if not self.seen_any:
             return EmptyAnswer(len(self.columns), questions)
-        items = questions.shape[1]
-        passed_QI = torch.zeros(len(questions), items)
+        return _Answer(self, questions)
+
+    def passed_over(self, user_Q: Tensor, rows_QC: Tensor) -> Tensor:
+        """[Q, C] how often these rows were lately shown to each user and not taken, by the chance of examination."""
+        out_QC = torch.empty(rows_QC.shape)
         impression_kernels.passed_over(
             self.ring_item_US.numpy(), self.ring_place_US.numpy(), self.ring_second_US.numpy(),
-            self.written_U.numpy(), questions.user_Q.numpy(), PAGE_S, self.examined_P.numpy(), passed_QI.numpy(),
+            self.written_U.numpy(), user_Q.numpy(), PAGE_S, self.examined_P.numpy(), rows_QC.numpy(),
+            self._passed.of(len(self.click_I)), out_QC.numpy(),
         )  # fmt: skip
-        return DenseAnswer([self.rate_I()[None, :items], -passed_QI], len(questions))
+        return out_QC
 
     def observe(self, seen: Observation) -> None:
         """Count what was shown and taken, each in its turn; then re-estimate the places."""
@@ -133,6 +140,20 @@ class Impressions:
         self.ring_place_US = grown(self.ring_place_US, users)
         self.ring_second_US = grown(self.ring_second_US, users)
         self.written_U = grown(self.written_U, users)
+
+
+class _Answer(RowsAnswer):
+    """Rates, and what was passed over, of the rows that are asked for."""
+
+    def __init__(self, scorer: Impressions, questions: Questions) -> None:
+        super().__init__(*questions.shape)
+        self._scorer = scorer
+        self._user_Q = questions.user_Q
+        self._rate_I = scorer.rate_I()
+
+    def at(self, rows_QC: Tensor) -> Tensor:
+        """[Q, C, 2] scores of these rows."""
+        return torch.stack([self._rate_I[rows_QC], -self._scorer.passed_over(self._user_Q, rows_QC)], dim=2)
 
 
 def _discount() -> Tensor:

@@ -9,10 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pipeline.learning.banned import Rows
+from pipeline.learning.banned import Banned, Rows
 from pipeline.learning.batch import NO_ITEM, History, Questions, consumes_of, liked_of
 from pipeline.learning.catalogue import Catalogue
 from pipeline.learning.drift import Reaction
+from pipeline.learning.nearest import Nearest, whole_numbers
 from pipeline.learning.optimise import Trainer
 from pipeline.learning.scorer import Answer, Column, DenseAnswer, LateAnswer, Observation
 from pipeline.learning.scorers.popularity import HORIZONS, Popularity
@@ -83,7 +84,8 @@ class Interest:
         content = self._content(seen).to(self._device)
         u_QD = interests(weights, seen.to(self._device), content, asked_QT, Dropout(0, None))[:, -1]
         if self._catalogue.nearest.indexed:
-            return _Among(partial(self._logits_of, weights, u_QD), *questions.shape)
+            text_QP = torch.nn.functional.normalize(u_QD @ weights["text_PD"].T, dim=1).cpu()
+            return _Among(partial(self._logits_of, weights, u_QD), text_QP, self._catalogue.nearest, *questions.shape)
         item_ID = items_of(weights, self._catalogue.projected_IP[:items].to(self._device))
         logits_QI = u_QD @ item_ID.T + self._bias(weights, slice(0, items))
         return DenseAnswer([logits_QI.cpu()], len(questions))
@@ -233,15 +235,28 @@ class Interest:
 
 
 class _Among(LateAnswer):
-    """Logits of a large catalogue."""
+    """Logits of a large catalogue: what others propose is chosen from, and what by its text alone comes nearest."""
 
-    def __init__(self, logits: Callable[[Tensor], Tensor], questions: int, items: int) -> None:
+    def __init__(
+        self, logits: Callable[[Tensor], Tensor], text_QP: Tensor, nearest: Nearest, questions: int, items: int
+    ) -> None:
+        """`text_QP` is the direction in which an item's text adds to its logit."""
         super().__init__(questions, items)
         self._logits = logits
+        self._text_QP = text_QP
+        self._nearest = nearest
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, 1] scores of these rows."""
         return self._logits(rows_QC)[:, :, None]
+
+    def propose_among(
+        self, column: int, n: int, banned: Banned, rows_QP: Tensor, meant_QP: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """[Q, n] the best of these rows and of those nearest by text; whether each is meant."""
+        near_QN, product_QN = self._nearest.clusters.nearest(whole_numbers(self._text_QP), banned, n)
+        rows_QP = torch.cat([rows_QP, near_QN.clamp(min=0)], dim=1)
+        return super().propose_among(column, n, banned, rows_QP, torch.cat([meant_QP, product_QN > 0], dim=1))
 
 
 def _places(sorted_N: Tensor, rows: Tensor) -> Tensor:

@@ -154,8 +154,8 @@ class Neighbours:
         self.total_I3, self.gain = tensors["total_I3"].clone(), tensors["gain"].clone()
         self.pairs.load(tensors)
 
-    def _scales_of(self, item_QL: Tensor, items: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """[I, S] the factors of these histories' items and their partners; of others what they were once, or nothing."""
+    def _scales_of(self, item_QL: Tensor, items: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+        """[I, S] the factors of these histories' items and their partners; of others what they once were."""
         if items <= FEW:
             rows = np.arange(items)
         else:
