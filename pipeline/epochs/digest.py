@@ -16,6 +16,8 @@ from pipeline.messages import Range, Record, TopicPartition, encode
 from pipeline.settings import Settings
 
 START = "0" * 64
+LEARNS = 2
+"""Raised with every change after which the same events teach other bits: a start then says so (`digest-reset`)."""
 
 
 def record_crc(records: Iterable[Record], crc: int = 0) -> int:
@@ -89,7 +91,7 @@ def config_hash(settings: Settings) -> str:
 def fingerprint(device: torch.device, threads: int) -> str:
     """What the bits of a result depend on beside the input: software, processor features, device, threads."""
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    software = f"torch-{torch.__version__} python-{platform.python_version()}"
+    software = f"learns-{LEARNS} torch-{torch.__version__} python-{platform.python_version()}"
     return f"{software} {platform.machine()} {_processor()} {chip} threads-{threads}"
 
 
