@@ -15,6 +15,7 @@ from ir_measures import RR, P, Qrel, R, ScoredDoc, Success, nDCG
 from scipy.stats import mannwhitneyu
 
 from pipeline.evaluation.metrics import MEANS, Rolling, Tally, rank_metrics
+from pipeline.learning.banned import Banned
 from pipeline.learning.ranks import rank_of
 
 
@@ -30,7 +31,7 @@ class Predictions:
         """The target's rank (0: never seen) and the number of items ranked, each [B]."""
         unknown = self.score_BI.shape[1]
         target_B = torch.where(self.target_B < 0, unknown, self.target_B)
-        return rank_of(self.score_BI, ~self.eligible_BI, target_B), self.eligible_BI.sum(1)
+        return rank_of(self.score_BI, Banned.of(~self.eligible_BI), target_B), self.eligible_BI.sum(1)
 
 
 @st.composite
