@@ -10,8 +10,8 @@ from pipeline.messages import FULL_EFFORT, LEAST_EFFORT
 
 AUTO = "auto"
 LEAN = level_of("lean")
-BEHIND_S = 0.6
-CAUGHT_UP_S = 0.3
+BEHIND_S = 0.3
+CAUGHT_UP_S = 0.15
 PATIENCE_S = 2.0
 MOST_PATIENCE_S = 64.0
 TRIAL_S = 10.0
@@ -21,10 +21,10 @@ GUESSED_S = {-1: 0.015, 0: 0.03, 1: 0.05, 2: 0.12, 3: 0.17, 4: 0.22}
 
 
 class Governor:
-    """Keeps what waits below 0.6 seconds of work, by the greatest effort that does.
+    """Keeps what waits below 0.3 seconds of work, by the greatest effort that does.
 
     Down at once, as far as it takes; up one level when for a while less than
-    0.3 seconds of work have waited. What fits into one micro-batch does not
+    0.15 seconds of work have waited. What fits into one micro-batch does not
     wait, however long that takes. An upper level that could not be held for
     ten seconds is tried again after twice as long a while. So under a steady
     load it stays at the level that just keeps up, and in a quiet hour at full effort.

@@ -58,7 +58,7 @@ def test_a_backlog_is_worked_off_hurried_and_then_all_is_learned_again() -> None
     assert turns[0].level == LEAST_EFFORT
     done = next(turn.at for turn in turns if turn.waiting < MAX_EVENTS)
     assert done < 1.2 * 20_000 / capacity(LEAST_EFFORT)
-    assert {turn.level for turn in turns if turn.at > done + 10} == {FULL_EFFORT}
+    assert {turn.level for turn in turns if turn.at > done + 20} == {FULL_EFFORT}
     levels = [turn.level for turn in turns]
     climbed = [level for before, level in pairwise(levels) if level != before]
     assert climbed == [0, 1, 2, 3, 4], "one step at a time"
@@ -73,9 +73,9 @@ def test_a_steady_load_is_learned_at_the_effort_that_keeps_up(level: int, slower
     shares = [
         sum(turn.level == wanted for turn in turns) / len(turns) for wanted in range(LEAST_EFFORT, FULL_EFFORT + 1)
     ]
-    # Where a few micro-batches take seconds a level less is preferred to such a wait.
-    held = max(level - (slower > 1), LEAST_EFFORT)
-    assert sum(shares[held - LEAST_EFFORT :]) > 0.8, shares
+    # Where a few micro-batches take seconds a level or two less are preferred to such a wait.
+    held = max(level - 2 * (slower > 1), LEAST_EFFORT)
+    assert sum(shares[held - LEAST_EFFORT :]) > 0.75, shares
 
 
 def test_a_level_that_cannot_be_held_is_tried_ever_more_rarely() -> None:
@@ -90,7 +90,7 @@ def test_a_peak_is_followed_down_and_up() -> None:
     peak = 0.9 * capacity(0)
     turns = list(simulated(Governor("auto", MICRO_BATCH), 240, lambda now: peak if 60 < now < 120 else 20.0))
     assert all(turn.level == FULL_EFFORT for turn in turns if 10 < turn.at < 60)
-    assert min(turn.level for turn in turns if 60 < turn.at < 70) == 0
+    assert min(turn.level for turn in turns if 60 < turn.at < 70) <= 0
     assert max(turn.waiting for turn in turns) < 4 * peak
     assert turns[-1].level == FULL_EFFORT
 
