@@ -185,10 +185,8 @@ class Audience:
         for name in _STATE:
             setattr(self, name, tensors[f"audience.{name}"].clone())
         self._dues.follow()
-        self._orphans = ([], [])
-        if "audience.orphans" in tensors:  # not in snapshots from before there were rewinds
-            raw = tensors["audience.orphans"].numpy().tobytes()
-            self._orphans = msgspec.msgpack.decode(raw, type=tuple[list[str], list[str]])
+        raw = tensors["audience.orphans"].numpy().tobytes()
+        self._orphans = msgspec.msgpack.decode(raw, type=tuple[list[str], list[str]])
 
 
 def _published(at: Tensor, row: int) -> bool:

@@ -197,8 +197,7 @@ class Catalogue:
         of_traits = "items.traits."
         self.traits.load({n.removeprefix(of_traits): t for n, t in tensors.items() if n.startswith(of_traits)})
         self.ids.load("items.ids", tensors)
-        if "items.centre_CP" in tensors:  # not in snapshots from before there were clusters
-            self.nearest.clusters.centre_CP = tensors["items.centre_CP"].clone()
+        self.nearest.clusters.centre_CP = tensors["items.centre_CP"].clone()
         self.nearest.all_moved(self.projected_IP[: len(self)])
         self._showable.follow()
 

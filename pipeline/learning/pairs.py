@@ -75,26 +75,6 @@ class Pairs:
         return {name: getattr(self, name) for name in self._NAMES}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `state`; takes rows of equal room, too, as snapshots had them before."""
-        if "neighbour_IN" in tensors:
-            self._lay_out(tensors["neighbour_IN"].numpy(), tensors["value_INC"].numpy(), tensors["filled_I"])
-            return
+        """The inverse of `state`."""
         for name in self._NAMES:
             setattr(self, name, tensors[name].clone())
-
-    def _lay_out(self, neighbour_IN: NDArray[np.int32], value_INC: NDArray[np.float32], filled_I: Tensor) -> None:
-        self.filled_I = filled_I.clone()
-        filled = filled_I.numpy()
-        room = np.where(filled > 0, self.sizes[np.searchsorted(self.sizes, filled)], 0)
-        ends = np.cumsum(room)
-        self.room_I, self.start_I = torch.from_numpy(room.astype(np.int32)), torch.from_numpy(ends - room)
-        extent = int(ends[-1]) if len(ends) else 0
-        self.neighbour_T, self.value_TC = torch.zeros(0, dtype=torch.int32), torch.zeros(0, value_INC.shape[2])
-        self.free_Z = torch.tensor([-1] * len(self.sizes) + [0])
-        self.reserve(extent)
-        self.free_Z[-1] = extent
-        into, of = self.neighbour_T.numpy(), self.value_TC.numpy()
-        for row in np.flatnonzero(filled).tolist():
-            begin, n = int(self.start_I[row]), int(filled[row])
-            into[begin : begin + n] = neighbour_IN[row, :n]
-            of[begin : begin + n] = value_INC[row, :n]

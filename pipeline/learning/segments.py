@@ -69,8 +69,7 @@ class Segments:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         self.count_SI = tensors["segments.count_SI"].clone()
-        # Snapshots from before there was a gain have decayed counts.
-        self.gain = tensors.get("segments.gain", torch.ones(1, dtype=torch.float64)).clone()
+        self.gain = tensors["segments.gain"].clone()
         self.ids.load("segments.ids", tensors)
 
     def _row(self, name: str, value: Scalar) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.learning import kernels
 from pipeline.learning.pairs import ROOMS, Pairs
@@ -75,19 +74,3 @@ def test_a_row_has_no_more_partners_than_it_may(slots: int) -> None:
     counted(pairs, 20, slots, {})
     assert int(pairs.filled_I.max()) == slots
     check_room(pairs)
-
-
-def test_rows_of_equal_room_from_an_older_snapshot_are_taken() -> None:
-    pairs, again = Pairs(40, 6), Pairs(40, 6)
-    pairs.resize(ITEMS)
-    counted(pairs, 20, 1, {})
-    neighbour_IN, value_INC = torch.full((ITEMS, 40), -1, dtype=torch.int32), torch.zeros(ITEMS, 40, 6)
-    for row in range(ITEMS):
-        partners, value_NC = pairs.of(row)
-        neighbour_IN[row, : len(partners)], value_INC[row, : len(partners)] = partners.int(), value_NC
-    again.load({"neighbour_IN": neighbour_IN, "value_INC": value_INC, "filled_I": pairs.filled_I[:ITEMS]})
-    assert held(again) == held(pairs)
-    check_room(again)
-    for one in (pairs, again):
-        counted(one, 5, 2, {})
-    assert held(again) == held(pairs)

@@ -101,8 +101,6 @@ class Popularity:
         """The inverse of `state`."""
         for order in self._orders:
             order.forget()
-        self.gain_H.fill_(1)  # snapshots from before there were gains have decayed counts
-        self.stage_gain.fill_(1)
         for name, tensor in tensors.items():
             setattr(self, name, tensor.clone())
 
