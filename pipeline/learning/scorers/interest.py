@@ -29,6 +29,8 @@ EXACT_SOFTMAX = 4096
 SAMPLED = 2048
 OTHERS_WEIGHT = 0.5
 SHUFFLED_SHARE = 0.5
+WIDER = 10
+"""Of a large catalogue so many times the rows that are proposed are looked at for coming nearest by text."""
 
 
 class Interest:
@@ -254,7 +256,7 @@ class _Among(LateAnswer):
         self, column: int, n: int, banned: Banned, rows_QP: Tensor, meant_QP: Tensor
     ) -> tuple[Tensor, Tensor]:
         """[Q, n] the best of these rows and of those nearest by text; whether each is meant."""
-        near_QN, product_QN = self._nearest.clusters.nearest(whole_numbers(self._text_QP), banned, n)
+        near_QN, product_QN = self._nearest.clusters.nearest(whole_numbers(self._text_QP), banned, WIDER * n)
         rows_QP = torch.cat([rows_QP, near_QN.clamp(min=0)], dim=1)
         return super().propose_among(column, n, banned, rows_QP, torch.cat([meant_QP, product_QN > 0], dim=1))
 
