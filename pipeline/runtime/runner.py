@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 IDLE_POLL_S = 0.2
 QUIET_POLL_S = 1.0
-QUIET_S = 1.0
+QUIET_S = 5.0
 """Seconds without records after which the loop turns once a second, for as long as nothing is due sooner."""
 GATHER_S = 0.5
 """Seconds in which the events of an epoch are gathered while much would have to be done again by a restart."""
