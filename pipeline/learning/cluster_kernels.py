@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from pipeline.learning.banned_kernels import is_banned, lift, stamp
+from pipeline.learning.kernels import free_node
 
 NOWHERE = -1
 
@@ -23,12 +24,7 @@ def put(row_N, cluster_N, whole_IP, cluster_I, place_I, head_C, next_B, size_B, 
         row, cluster = row_N[n], cluster_N[n]
         block = head_C[cluster]
         if block < 0 or size_B[block] == room:
-            block = blocks[1]
-            if block >= 0:
-                blocks[1] = next_B[block]
-            else:
-                block = blocks[0]
-                blocks[0] += 1
+            block = free_node(next_B, blocks)
             next_B[block] = head_C[cluster]
             size_B[block] = 0
             head_C[cluster] = block

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.learning import kernels
+from pipeline.learning import pair_kernels as kernels
 from pipeline.learning.pairs import ROOMS, Pairs
 
 ITEMS, LAGS = 150, 12

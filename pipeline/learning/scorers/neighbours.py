@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.learning import kernels
+from pipeline.learning import pair_kernels as kernels
 from pipeline.learning.arena import grown
 from pipeline.learning.batch import Questions, disliked_of
 from pipeline.learning.drift import Reaction

@@ -1,0 +1,203 @@
+"""The loops over pairs of items (`pairs.Pairs`): counted within users' histories, summed up for those who ask.
+
+Single-threaded and without fast-math, so that the same input gives the same bits.
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def _more_room(pairs, i):
+    """Move row i to where there is room for more partners."""
+    neighbour, value, start, room, filled, free, sizes = pairs
+    size = 0
+    while sizes[size] <= room[i]:
+        size += 1
+    begin = free[size]
+    if begin >= 0:
+        free[size] = neighbour[begin]
+    else:
+        begin = free[-1]
+        free[-1] += sizes[size]
+    old = start[i]
+    for s in range(filled[i]):
+        neighbour[begin + s] = neighbour[old + s]
+        value[begin + s] = value[old + s]
+    if size > 0:
+        neighbour[old] = free[size - 1]
+        free[size - 1] = old
+    start[i] = begin
+    room[i] = sizes[size]
+
+
+@njit(cache=True, nogil=True)
+def _bump(pairs, i, j, channel, amount):
+    """Add to one channel of the pair (i, j) in row i's bounded list, evicting its weakest pair when full.
+
+    Returns where in the arena the pair is. There is room for a row as large as may be.
+    """
+    neighbour, value, start, room, filled, _, sizes = pairs
+    n, begin, known = filled[i], start[i], np.int32(-1)
+    here = neighbour[begin : begin + n]
+    for s in range(n):
+        # To the end, without a branch: eight at a time that is sooner done than stopping where it is found.
+        known = max(known, np.int32(s) if here[s] == j else np.int32(-1))
+    if known >= 0:
+        value[begin + known, channel] += amount
+        return begin + known
+    if n < sizes[-1]:
+        if n == room[i]:
+            _more_room(pairs, i)
+            begin = start[i]
+        slot = begin + n
+        filled[i] = n + 1
+    else:
+        slot = begin
+        least = np.inf
+        for s in range(begin, begin + n):
+            mass = value[s, 0] + value[s, 1]
+            if mass < least:
+                least = mass
+                slot = s
+    neighbour[slot] = j
+    for c in range(value.shape[1]):
+        value[slot, c] = 0.0
+    value[slot, channel] = amount
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def count_pairs(pairs, first, spare, item_B, liked_B, learn_B, signal_B, hist_item, hist_code, power, gain):
+    """Count each event's item, from the `first` one on, with the user's previous ones.
+
+    Channels: 0 both liked, lag < 100 · 1 all, lag < 30 · 2 forward, lag < 10 ·
+    3 backward, lag < 10 · 4 forward, lag < 4 · 5 as 1, asymmetric and decaying
+    in time (`gain` grows instead). `power[c, lag]` is the channel's weight at a lag,
+    multiplied by the event's signal. What was disliked is paired with nothing.
+    Returns the event at which the arena has less room than `spare`, or how many there are.
+    """
+    neighbour, value = pairs[0], pairs[1]
+    reach = hist_item.shape[1]
+    for b in range(first, item_B.shape[0]):
+        j = item_B[b]
+        if j < 0 or not learn_B[b]:
+            continue
+        if pairs[5][-1] + spare > neighbour.shape[0]:
+            return b
+        for lag in range(min(reach, 100)):
+            i = hist_item[b, lag]
+            if i < 0 or i == j or hist_code[b, lag] >> 11 & 1:
+                continue
+            old_liked = hist_code[b, lag] & 1
+            taught = signal_B[b]
+            if not (old_liked and liked_B[b]) and lag >= 30:
+                continue
+            if old_liked and liked_B[b]:
+                s = _bump(pairs, i, j, 0, taught * power[0, lag])
+                r = _bump(pairs, j, i, 0, taught * power[0, lag])
+            else:
+                s = _bump(pairs, i, j, 1, np.float32(0.0))
+                r = _bump(pairs, j, i, 1, np.float32(0.0))
+            if lag < 30:
+                value[s, 1] += taught * power[1, lag]
+                value[r, 1] += taught * power[1, lag]
+                strength = taught * gain[0] * power[5, lag] * (1.0 if (old_liked and liked_B[b]) else 0.5)
+                value[s, 5] += strength
+                value[r, 5] += 0.3 * strength
+            if lag < 10:
+                value[s, 2] += taught * power[2, lag]
+                value[r, 3] += taught * power[3, lag]
+            if lag < 4:
+                value[s, 4] += taught * power[4, lag]
+    return item_B.shape[0]
+
+
+@njit(cache=True, nogil=True)
+def most_partners(filled, hist_item, reach):
+    """[Q] how many partners the histories' items have."""
+    partners_Q = np.zeros(hist_item.shape[0], np.int64)
+    for q in range(hist_item.shape[0]):
+        for lag in range(min(hist_item.shape[1], reach)):
+            if hist_item[q, lag] >= 0:
+                partners_Q[q] += filled[hist_item[q, lag]]
+    return partners_Q
+
+
+@njit(cache=True, nogil=True)
+def _meet(here, met_I, row_T, n):
+    """Note partners that were not met yet after the n that were; returns how many there are then."""
+    for s in range(here.shape[0]):
+        j = here[s]
+        if not met_I[j]:
+            met_I[j] = True
+            row_T[n] = j
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def partners(pairs, hist_item, reach, met_I, row_N):
+    """The histories' items and their partners, each once; returns how many. `met_I` is false before and afterwards."""
+    neighbour, _, start, _, filled, _, _ = pairs
+    n = 0
+    for q in range(hist_item.shape[0]):
+        for lag in range(min(hist_item.shape[1], reach)):
+            i = hist_item[q, lag]
+            if i < 0 or i >= row_N.shape[0]:
+                continue
+            if not met_I[i]:
+                met_I[i] = True
+                row_N[n] = i
+                n += 1
+            n = _meet(neighbour[start[i] : start[i] + filled[i]], met_I, row_N, n)
+    for t in range(n):
+        met_I[row_N[t]] = False
+    return n
+
+
+@njit(cache=True, nogil=True)
+def score_pairs(
+    pairs, hist_item, hist_code, liking_3, channel_S, decay_SL, reach_S, from_IS, onto_IS,
+    sum_IS, met_I, start_Q, size_Q, row_T, score_TS,
+):  # fmt: skip
+    """score[j, s] = sum over lags of decay[s, lag] * liking * value[i, j, channel[s]] * from[i, s] * onto[j, s], or 0.
+
+    `reach_S` (descending) is how many lags each score looks back, `liking_3` is
+    that of a history's entries: others, liked, disliked. Each question's
+    partners j stand in `row_T`, in the order they are met. `sum_IS` is 0 and
+    `met_I` false everywhere, and so they are again afterwards.
+    """
+    neighbour, value, start, _, filled, _, _ = pairs
+    scores = channel_S.shape[0]
+    weight = np.zeros(scores, np.float32)
+    end = 0
+    for q in range(hist_item.shape[0]):
+        start_Q[q] = end
+        for lag in range(min(hist_item.shape[1], reach_S[0])):
+            i = hist_item[q, lag]
+            if i < 0 or filled[i] == 0:
+                continue
+            code = hist_code[q, lag]
+            liking = liking_3[2 if code >> 11 & 1 else code & 1]
+            live = 0
+            while live < scores and reach_S[live] > lag:
+                weight[live] = decay_SL[live, lag] * liking * from_IS[i, live]
+                live += 1
+            begin, n = start[i], filled[i]
+            here, counts = neighbour[begin : begin + n], value[begin : begin + n]
+            end = _meet(here, met_I, row_T, end)
+            for m in range(live):
+                share, channel = weight[m], channel_S[m]
+                for s in range(n):
+                    sum_IS[here[s], m] += share * counts[s, channel]
+        size_Q[q] = end - start_Q[q]
+        for t in range(start_Q[q], end):
+            j = row_T[t]
+            met_I[j] = False
+            for m in range(scores):
+                score_TS[t, m] = max(sum_IS[j, m] * onto_IS[j, m], np.float32(0))
+                sum_IS[j, m] = 0
