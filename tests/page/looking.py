@@ -47,12 +47,30 @@ def opened(driver: Chrome, url: str, user: str = "") -> None:
 def clicked(driver: Chrome, at: int = 0) -> str:
     """Click on a card and wait for the list; what the stopwatch says."""
     until(lambda: len(all_of(driver, ".card")) > at, "for cards")
+    # What an earlier click left there may read the same, to the millisecond, as what this one will bring.
+    driver.execute_script("document.querySelector('#stopwatch').dataset.state = 'unclicked'")
     all_of(driver, ".card")[at].click()
-    return until(lambda: re.fullmatch(CHANGED, words(driver, "#stopwatch")), "for a list")[0]
+    until(
+        lambda: driver.execute_script("return document.querySelector('#stopwatch').dataset.state") == "done",
+        "for a list",
+    )
+    told = words(driver, "#stopwatch")
+    assert re.fullmatch(CHANGED, told), told
+    return told
+
+
+def still(driver: Chrome) -> bool:
+    """Whether nothing fades or moves that comes to an end: what is half faded in has no colour of its own."""
+    script = """
+        const ends = (animation) => animation.effect.getComputedTiming().activeDuration !== Infinity;
+        return !document.getAnimations().some((animation) => animation.playState === "running" && ends(animation));
+    """
+    return bool(driver.execute_script(script))
 
 
 def axe(driver: Chrome) -> list[str]:
-    """Serious and critical violations, as axe-core finds them."""
+    """Serious and critical violations, as axe-core finds them, once the page has come to rest."""
+    until(lambda: still(driver), "for the page to come to rest")
     driver.execute_script(resources.files("axe_core_python").joinpath("axe.min.js").read_text("utf-8"))
     found = driver.execute_async_script("axe.run(document).then(arguments[arguments.length - 1])")
     return [

@@ -133,7 +133,7 @@ def test_the_theme_is_the_system_s_until_it_is_chosen(driver: Chrome, serve: Cal
     emulate(driver, dark=True)
     dark = until(lambda: (now := driver.execute_script(paper)) != light and now, "for the dark")
     toggle = all_of(driver, "#theme")[0]
-    assert toggle.get_attribute("aria-pressed") == "true"
+    until(lambda: toggle.get_attribute("aria-pressed") == "true", "for the button to be told")
     toggle.click()
     assert driver.execute_script(paper) == light
     driver.refresh()
