@@ -16,6 +16,12 @@ PATIENCE_S = 2.0
 MOST_PATIENCE_S = 64.0
 TRIAL_S = 10.0
 MEMORY = 8.0
+CROWDED, ROOMY = 2.0, 1.0
+"""Micro-batches that wait on average: of more than these the level is too much, of fewer one more is tried."""
+LOOKED = 5.0
+"""Turns over which what waits is averaged."""
+SETTLE_S = 1.0
+"""So long after a change of level what waits tells nothing of it yet."""
 GUESSED_S = {-1: 0.015, 0: 0.03, 1: 0.05, 2: 0.12, 3: 0.17, 4: 0.22}
 """Seconds per micro-batch and level until they are measured: only their proportions matter for long."""
 
@@ -25,7 +31,10 @@ class Governor:
 
     Down at once, as far as it takes; up one level when for a while less than
     0.15 seconds of work have waited. What fits into one micro-batch does not
-    wait, however long that takes. An upper level that could not be held for
+    wait, however long that takes. A level that keeps up by taking several
+    micro-batches at a time has no room to spare, and all its lists are late:
+    one level less where more than two wait on average, and none more where
+    more than one does. An upper level that could not be held for
     ten seconds is tried again after twice as long a while. So under a steady
     load it stays at the level that just keeps up, and in a quiet hour at full effort.
     Work is counted in micro-batches: one of a single event takes nearly as long as a full one.
@@ -42,6 +51,9 @@ class Governor:
         self._moved_up_at: float | None = None
         self._calm_since: float | None = None
         self._patience = PATIENCE_S
+        self._failed = LEAST_EFFORT
+        self._crowd = 0.0
+        self._moved_at = float("-inf")
         self.level = level_of(wanted) if self._fixed else FULL_EFFORT
 
     def choose(self, waiting: int, now: float, unsaved_s: float = 0.0) -> int:
@@ -52,16 +64,22 @@ class Governor:
         if self._fixed:
             return self.level
         work = self._batches(waiting)
+        self._crowd += (waiting / self._micro_batch - self._crowd) / LOOKED
         calm = work <= 1 or work * self.seconds(self.level) <= CAUGHT_UP_S
-        if self._calm_since is None or not calm:
+        if self._calm_since is None or not calm or self._crowd > ROOMY:
             self._calm_since = now
+        if self._moved_up_at is not None and now - self._moved_up_at >= TRIAL_S and self.level >= self._failed:
+            self._patience = PATIENCE_S  # what failed is held now: the load has changed
         if work > 1 and work * self.seconds(self.level) > BEHIND_S:
-            self._down(work, now)
+            fitting = [level for level in range(LEAST_EFFORT, self.level) if work * self.seconds(level) <= BEHIND_S]
+            self._down(max(fitting, default=LEAST_EFFORT), now)
+        elif self._crowd > CROWDED and self.level > LEAST_EFFORT and now - self._moved_at > SETTLE_S:
+            self._down(self.level - 1, now)
         elif self.level < FULL_EFFORT and now - self._calm_since >= self._patience:
             self.level += 1
             # What it took when it was left may have been a hiccup: from here up all is measured anew.
             self._seconds = {level: taken for level, taken in self._seconds.items() if level < self.level}
-            self._moved_up_at = self._calm_since = now
+            self._moved_up_at = self._moved_at = self._calm_since = now
         return min(LEAN, self.level) if self.saves(unsaved_s) else self.level
 
     def saves(self, unsaved_s: float) -> bool:
@@ -82,12 +100,12 @@ class Governor:
         nearest = min(self._seconds, key=lambda measured: abs(measured - level))
         return self._seconds[nearest] * GUESSED_S[level] / GUESSED_S[nearest]
 
-    def _down(self, work: int, now: float) -> None:
+    def _down(self, level: int, now: float) -> None:
         failed = self._moved_up_at is not None and now - self._moved_up_at < TRIAL_S
         self._patience = min(2 * self._patience, MOST_PATIENCE_S) if failed else PATIENCE_S
+        self._failed = self.level if failed else LEAST_EFFORT
         self._moved_up_at = None
-        fitting = [level for level in range(LEAST_EFFORT, self.level) if work * self.seconds(level) <= BEHIND_S]
-        self.level = max(fitting, default=LEAST_EFFORT)
+        self._moved_at, self.level = now, level
 
     def _batches(self, events: int) -> int:
         return -(-events // self._micro_batch)

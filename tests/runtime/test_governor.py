@@ -67,7 +67,7 @@ def test_a_backlog_is_worked_off_hurried_and_then_all_is_learned_again() -> None
 @pytest.mark.parametrize("slower", [0.3, 1.0, 4.0])
 @pytest.mark.parametrize("level", range(LEAST_EFFORT, FULL_EFFORT + 1))
 def test_a_steady_load_is_learned_at_the_effort_that_keeps_up(level: int, slower: float) -> None:
-    load = 0.85 * capacity(level, slower)
+    load = 0.6 * capacity(level, slower)
     turns = [t for t in simulated(Governor("auto", MICRO_BATCH), 600, lambda now: load, slower=slower) if t.at > 60]
     assert max(turn.waiting for turn in turns) < 4 * load + MAX_EVENTS, "never more than a few seconds behind"
     shares = [
@@ -78,8 +78,19 @@ def test_a_steady_load_is_learned_at_the_effort_that_keeps_up(level: int, slower
     assert sum(shares[held - LEAST_EFFORT :]) > 0.75, shares
 
 
+@pytest.mark.parametrize("slower", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("share", [0.5, 0.6, 0.7, 0.85])
+@pytest.mark.parametrize("level", range(LEAST_EFFORT, FULL_EFFORT + 1))
+def test_under_a_steady_load_little_waits(level: int, share: float, slower: float) -> None:
+    load = share * capacity(level, slower)
+    turns = [t for t in simulated(Governor("auto", MICRO_BATCH), 600, lambda now: load, slower=slower) if t.at > 60]
+    waiting = sorted(turn.waiting for turn in turns)
+    assert waiting[len(waiting) // 2] < 3 * MICRO_BATCH
+    assert waiting[int(0.99 * len(waiting))] < 4 * MICRO_BATCH, "a level more is tried, and soon found to be too much"
+
+
 def test_a_level_that_cannot_be_held_is_tried_ever_more_rarely() -> None:
-    load = 0.5 * (capacity(0) + capacity(1))
+    load = 0.6 * capacity(LEAST_EFFORT)
     turns = list(simulated(Governor("auto", MICRO_BATCH), 900, lambda now: load))
     tries = [b.at for a, b in pairwise(turns) if b.level > a.level]
     assert 3 < len(tries) < 40
