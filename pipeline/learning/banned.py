@@ -76,6 +76,9 @@ class Banned:
         """The rows of `gone` are below the length of `shown_I`."""
         self.shown_I = shown_I
         self.gone = gone
+        self.items = len(shown_I)
+        """Rows that there are to answer with, banned or not."""
+        self._shown = shown_I.numpy()
 
     @classmethod
     def of(cls, banned_QI: Tensor) -> Banned:
@@ -88,15 +91,10 @@ class Banned:
     def __getitem__(self, questions: Tensor) -> Banned:
         return Banned(self.shown_I, self.gone[questions])
 
-    @property
-    def items(self) -> int:
-        """Rows that there are to answer with, banned or not."""
-        return len(self.shown_I)
-
     def arrays(self) -> Arrays:
         """As kernels take it (`banned_kernels`)."""
         gone = self.gone
-        return self.shown_I.numpy(), gone.start_Q, gone.stop_Q, gone.row_T, _mark.of(self.items)
+        return self._shown, gone.start_Q, gone.stop_Q, gone.row_T, _mark.of(self.items)
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C] whether these rows are banned."""
@@ -107,7 +105,7 @@ class Banned:
     def left(self) -> Tensor:
         """[Q] how many rows are not banned."""
         left_Q = torch.empty(len(self), dtype=torch.int64)
-        kernels.count_left(self.arrays(), int(np.count_nonzero(self.shown_I.numpy())), left_Q.numpy())
+        kernels.count_left(self.arrays(), int(np.count_nonzero(self._shown)), left_Q.numpy())
         return left_Q
 
     def whole(self) -> Tensor:

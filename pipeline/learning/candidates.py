@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -68,6 +69,12 @@ def _filler(count_N: Tensor) -> Tensor:
     return FILLER * (1 + torch.log1p(count_N))
 
 
+@lru_cache(maxsize=256)
+def _shares(n: int) -> Tensor:
+    """[n] what a column's proposals are worth at each place."""
+    return 1 / (FUSION + torch.arange(n, dtype=torch.float32))
+
+
 def candidates(answers: Answers, banned: Banned, popular: Order, n: int) -> tuple[Tensor, Tensor]:
     """[Q, n] rows and whether each may stand: reciprocal-rank fusion (Cormack et al. 2009), filled up by popularity."""
     rows: list[Tensor] = []
@@ -82,7 +89,7 @@ def candidates(answers: Answers, banned: Banned, popular: Order, n: int) -> tupl
         else:
             rows_QN, meant_QN = answer.propose(column, proposes, banned)
         rows.append(rows_QN)
-        shares.append(meant_QN / (FUSION + torch.arange(rows_QN.shape[1], dtype=torch.float32)))
+        shares.append(meant_QN * _shares(rows_QN.shape[1]))
     rows_QC, present_QC = fused(torch.cat(rows, dim=1), torch.cat(shares, dim=1), _filler, popular, banned, n)
     short = (0, n - rows_QC.shape[1])
     return pad(rows_QC, short), pad(present_QC, short)

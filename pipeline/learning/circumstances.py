@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning.arena import grown
+from pipeline.learning.context_kernels import told_features
 from pipeline.learning.traits import hashed
 from pipeline.messages import Scalar
 
@@ -49,8 +50,9 @@ class Told:
 
     def features(self) -> Tensor:
         """[N, TOLD]: 1 for each hashed word, the hashed numbers."""
-        word_NW = (self.word_N[:, None] >> torch.arange(WORDS)) & 1
-        return torch.cat([word_NW.float(), self.number_NM.float()], dim=1)
+        out_NX = torch.empty(len(self.word_N), TOLD)
+        told_features(self.word_N.numpy(), self.number_NM.float().numpy(), WORDS, out_NX.numpy())
+        return out_NX
 
 
 def nothing_told(count: int) -> Told:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 # river declares itself typed and is so in part.
 # mypy: disable-error-code="no-untyped-call"
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -59,13 +59,6 @@ class Reactive(Protocol):
     def react(self, reaction: Reaction) -> None:
         """Take the rates of this micro-batch; nothing of it is kept as state, but what a discount changed."""
         ...
-
-
-def tell(reaction: Reaction, parts: Sequence[object]) -> None:
-    """Let those of the learner's parts that can react know."""
-    for part in parts:
-        if isinstance(part, Reactive):
-            part.react(reaction)
 
 
 @dataclass(frozen=True)

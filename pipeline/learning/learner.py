@@ -17,7 +17,7 @@ from pipeline.learning.candidates import Answers, ask, candidates
 from pipeline.learning.catalogue import Catalogue, unit
 from pipeline.learning.circumstances import Circumstances
 from pipeline.learning.context import FIXED, context
-from pipeline.learning.drift import Drift, tell
+from pipeline.learning.drift import Drift, Reactive
 from pipeline.learning.effort import FULL
 from pipeline.learning.ordering import greatest
 from pipeline.learning.ranks import Ranks, pooled_rank
@@ -109,6 +109,7 @@ class Learner:
         priors = [column.prior for column in self.columns]
         alone = [k for k, column in enumerate(self.columns) if column.name in ALONE]
         self.weights = DynamicWeights(priors, FIXED + len(self.columns), settings.seed, device, alone)
+        self._reactive = [part for part in (self.weights, *self.scorers) if isinstance(part, Reactive)]
         self.track_US = torch.zeros(64, len(self.columns))
         self.drift = Drift(learning.drift)
         self.kinds = sorted(learning.event_types)[: TYPES - 16]
@@ -178,7 +179,8 @@ class Learner:
     def learn(self, batch: Batch, predicted: Predictions, ranks: Ranks) -> tuple[float, float]:
         """One gradient step of interest and weights each, and every scorer's statistics; returns both losses."""
         reaction = self.drift.take(ranks, batch.questions.user_Q, len(batch.events))
-        tell(reaction, (self.weights, *self.scorers))
+        for part in self._reactive:
+            part.react(reaction)
         hit_QC = (predicted.rows_QC == batch.target_Q[:, None]) & predicted.lists.present_QC
         place_Q = torch.where(hit_QC.any(1), hit_QC.int().argmax(1), -1)
         found = torch.nonzero(place_Q >= 0).flatten()

@@ -16,7 +16,7 @@ from pipeline.learning.batch import History, Questions, top
 from pipeline.learning.diversity import diversified
 from pipeline.learning.learner import Learner, Predictions
 from pipeline.learning.listing import UNTOLD, Told, written
-from pipeline.learning.ordering import greatest
+from pipeline.learning.ordering import best, greatest
 from pipeline.learning.weights import Lists
 from pipeline.messages import Reason, Recommended, SimilarItem
 from pipeline.settings import ListSettings
@@ -199,17 +199,18 @@ def similar(
         return
     together_QI = learner.neighbours.nearest(row_Q, items)
     projected_IP = learner.catalogue.projected_IP[:items]
-    near_QI = (projected_IP[row_Q] @ projected_IP.T).clamp(min=0)
+    near_QI = (projected_IP[row_Q] @ projected_IP.T).clamp_(min=0)
     trust_Q1 = (learner.catalogue.count_I[row_Q] / (learner.catalogue.count_I[row_Q] + SIMILAR_PRIOR))[:, None]
     score_QI = trust_Q1 * together_QI + (1 - 0.8 * trust_Q1) * near_QI
-    score_QI[:, ~learner.catalogue.showable(watermark, learner.undescribed)] = 0
-    score_QI[torch.arange(len(rows)), row_Q] = 0
-    best_QN = top(score_QI, size)
+    own = np.arange(len(rows))
+    others = Banned(learner.catalogue.showable(watermark, learner.undescribed), Rows(own, own + 1, row_Q.int().numpy()))
+    best_QN, meant_QN = best(score_QI, others, size)
+    near_Q, score_QN = meant_QN.sum(1).tolist(), _rounded(score_QI.gather(1, best_QN)).tolist()
     name_of = learner.catalogue.ids.name
-    for row, best, scores in zip(rows, best_QN.tolist(), score_QI.gather(1, best_QN).tolist(), strict=True):
-        near = sum(score > 0 for score in scores)  # they fall
-        found = zip(best[:near], scores, strict=False)
-        yield row, best[:near], [SimilarItem(name_of(i), round(s, DECIMALS)) for i, s in found]
+    for row, near, found, scores in zip(rows, near_Q, best_QN.tolist(), score_QN, strict=True):
+        # What is meant comes first: scores fall.
+        told = [SimilarItem(name_of(i), s) for i, s in zip(found[:near], scores, strict=False)]
+        yield row, found[:near], told
 
 
 def _similar_of_few(

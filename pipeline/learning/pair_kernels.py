@@ -160,6 +160,16 @@ def partners(pairs, hist_item, reach, met_I, row_N):
 
 
 @njit(cache=True, nogil=True)
+def cosines(pairs, rows_Q, root_I, out_QI):
+    """out[q, j] = both liked (channel 0) times the roots of a row and of each of its partners j."""
+    neighbour, value, start, _, filled, _, _ = pairs
+    for q in range(rows_Q.shape[0]):
+        row = rows_Q[q]
+        for s in range(start[row], start[row] + filled[row]):
+            out_QI[q, neighbour[s]] = value[s, 0] * root_I[row] * root_I[neighbour[s]]
+
+
+@njit(cache=True, nogil=True)
 def score_pairs(
     pairs, hist_item, hist_code, liking_3, channel_S, decay_SL, reach_S, from_IS, onto_IS,
     sum_IS, met_I, start_Q, size_Q, row_T, score_TS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.learning.batch import NO_ITEM, History
+from pipeline.learning.batch import NO_ITEM
 from pipeline.learning.catalogue import PROJECTED
 
 CAPACITY = 1 << 14
@@ -36,10 +36,6 @@ class Texts:
         if not bool(held_QL.any()):
             return torch.zeros(1, 1, 1).expand(*held_QL.shape, PROJECTED)
         return self.ring_NP[number_QL.clamp(min=0) % size] * held_QL[:, :, None]
-
-    def latest(self, history: History) -> Tensor:
-        """[Q, P] unit mean of the texts among a history's last 5 entries."""
-        return torch.nn.functional.normalize(self.vectors(history.item_QL[:, :5]).sum(1), dim=1)
 
     def state(self) -> dict[str, Tensor]:
         """The ring."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.learning.batch import NO_ITEM, History
+from pipeline.learning.batch import NO_ITEM
 from pipeline.learning.catalogue import MOST_TAGS, NO_EXPIRY, PROJECTED, Catalogue
 from pipeline.learning.texts import Texts
 from pipeline.messages import Item, Source, Vector
@@ -198,18 +198,6 @@ def test_a_text_in_the_ring_is_found_until_it_is_overwritten() -> None:
     other = Texts(capacity=128)
     other.load({name: tensor.clone() for name, tensor in texts.state().items()})
     assert other.add(vectors[0]) == 300
-
-
-def test_the_latest_texts_are_those_of_the_last_entries() -> None:
-    texts = Texts()
-    first, second = torch.eye(PROJECTED)[0], torch.eye(PROJECTED)[1]
-    texts.add(first)
-    texts.add(second)
-    item = torch.tensor([[-3, 4, -2, 4, 4, NO_ITEM], [4, 4, 4, 4, 4, -2], [NO_ITEM] * 6], dtype=torch.int32)
-    history = History(item, torch.zeros(3, 6), torch.zeros(3, 6), torch.tensor([5, 6, 0]))
-    found = texts.latest(history)
-    torch.testing.assert_close(found[0], torch.nn.functional.normalize(first + second, dim=0))
-    assert (found[1:] == 0).all()
 
 
 def test_an_item_with_very_many_tags_does_not_make_all_rows_as_wide() -> None:

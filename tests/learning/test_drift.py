@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.learning.drift import CALM, KEPT, Drift, DriftWatch, Mode, Policy, Reaction, tell
+from pipeline.learning.drift import CALM, KEPT, Drift, DriftWatch, Mode, Policy, Reaction
 from pipeline.learning.optimise import Trainer
 from pipeline.learning.ranks import Ranks
-from pipeline.learning.scorer import Observation
 from pipeline.learning.scorers.neighbours import Neighbours
 
 USERS = 8
@@ -146,7 +145,7 @@ def test_a_discount_lets_pairs_weigh_less_and_calm_leaves_them() -> None:
     neighbours.pairs.reserve(9)
     neighbours.pairs.value_TC += 4
     neighbours.total_I3 += 2
-    tell(CALM, (neighbours, Observation))
+    neighbours.react(CALM)
     assert bool((neighbours.pairs.value_TC == 4).all() and (neighbours.total_I3 == 2).all())
-    tell(Reaction(discount=0.5), (neighbours, Observation))
+    neighbours.react(Reaction(discount=0.5))
     assert bool((neighbours.pairs.value_TC == 2).all() and (neighbours.total_I3 == 1).all())

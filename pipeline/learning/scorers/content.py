@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.learning import dot_kernels
+from pipeline.learning import dot_kernels, profile_kernels
 from pipeline.learning import sparse_kernels as kernels
 from pipeline.learning.banned import Banned
-from pipeline.learning.batch import NO_ITEM, History, Questions, disliked_of, liked_of
-from pipeline.learning.catalogue import Catalogue
+from pipeline.learning.batch import NO_ITEM, Questions, disliked_of
+from pipeline.learning.catalogue import PROJECTED, Catalogue
 from pipeline.learning.nearest import whole_numbers
 from pipeline.learning.ordering import best
 from pipeline.learning.scorer import Answer, Column, Observation, RowsAnswer
@@ -27,6 +27,10 @@ MEAN, NEAREST = 0, 1
 LIKED, OTHER, DISLIKED = 1.0, 0.3, -1.0
 """How much an item counts in the mean of a history."""
 PROFILE_DECAY = 0.9
+TEXTS = 5
+"""Of so many last entries the texts say what the user wants."""
+
+WEIGHT_3L = np.outer([DISLIKED, LIKED, OTHER], PROFILE_DECAY ** np.arange(RECENT)).astype(np.float32)
 
 
 class Content:
@@ -48,19 +52,24 @@ class Content:
 
     def ask(self, questions: Questions) -> Answer:
         """Cosines in [-1, 1]; 0 for users or items without text. What was disliked pushes what is like it away."""
-        history = questions.history
-        vector_QLP, weight_QL = self._recent(history)
-        mean_QP = torch.nn.functional.normalize((vector_QLP * weight_QL[:, :, None]).sum(1), dim=1)
-        disliked_QL = disliked_of(history.code_QL[:, :RECENT])
-        reach = RECENT if bool(disliked_QL.any()) else 0
+        history, size = questions.history, len(questions)
+        item_QL, code_QL = history.item_QL[:, :RECENT], history.code_QL[:, :RECENT]
+        disliked_QL = disliked_of(code_QL)
+        reach = disliked_QL.shape[1] if bool(disliked_QL.any()) else 0
+        near_QL = item_QL[:, :NEAREST_OF].contiguous()
         asked = _Asked(
-            mean_QP,
-            self._texts.latest(history),
-            vector_QLP[:, :NEAREST_OF] * ~disliked_QL[:, :NEAREST_OF, None],
-            vector_QLP[:, :reach] * disliked_QL[:, :reach, None],
-            history.item_QL[:, :NEAREST_OF].contiguous(),
+            torch.empty(size, PROJECTED),
+            torch.empty(size, PROJECTED),
+            torch.empty(*near_QL.shape, PROJECTED),
+            torch.empty(size, reach, PROJECTED),
+            near_QL,
             ~disliked_QL[:, :NEAREST_OF],
         )
+        profile_kernels.profiles(
+            self._catalogue.projected_IP.numpy(), self._texts.ring_NP.numpy(), int(self._texts.written),
+            item_QL.numpy(), code_QL.numpy(), WEIGHT_3L, TEXTS,
+            asked.mean_QP.numpy(), asked.said_QP.numpy(), asked.near_QLP.numpy(), asked.disliked_QLP.numpy(),
+        )  # fmt: skip
         return _ContentAnswer(asked, self._catalogue, questions.shape[1])
 
     def observe(self, seen: Observation) -> None:
@@ -75,16 +84,6 @@ class Content:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Nothing of its own."""
-
-    def _recent(self, history: History) -> tuple[Tensor, Tensor]:
-        """Vectors [Q, L, P] of the last 30 items and texts, and their weights [Q, L]."""
-        item_QL, code_QL = history.item_QL[:, :RECENT].long(), history.code_QL[:, :RECENT]
-        vector_QLP = self._catalogue.projected_IP[item_QL.clamp(min=0)] * (item_QL >= 0)[:, :, None]
-        vector_QLP = vector_QLP + self._texts.vectors(item_QL)
-        liking_QL = torch.where(liked_of(code_QL) | (item_QL < -1), LIKED, OTHER)
-        liking_QL = torch.where(disliked_of(code_QL), DISLIKED, liking_QL)
-        weight_QL = liking_QL * PROFILE_DECAY ** torch.arange(item_QL.shape[1])
-        return vector_QLP, weight_QL
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ SCORES = (
 )
 TOTAL = (0, 1, 1, 1, 1, 2)
 """Which of an item's totals a channel's counts are compared with: its likes, its events, its recent ones."""
+LATELY = [c for _, c, *_ in SCORES].index(5)
 _POWERS = sorted({(TOTAL[c], a) for _, c, _, *both in SCORES for a in both})
 NEGLIGIBLE = 1e-3
 FEW = 16_384
@@ -91,7 +92,8 @@ class Neighbours:
         listed = room_for(most_Q, items, len(SCORES))
         kernels.score_pairs(
             self.pairs.arrays(), history.item_QL.numpy(), history.code_QL.numpy(),
-            LIKING, self._channel, self._decay, self._reach, *self._scales_of(history.item_QL, items),
+            LIKING, self._channel, self._decay, self._reach,
+            *self._scales_of(history.item_QL, items, int(most_Q.sum())),
             self._sums.of(items), self._met.of(items),
             listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS,
         )  # fmt: skip
@@ -128,8 +130,8 @@ class Neighbours:
     def nearest(self, rows_Q: Tensor, items: int) -> Tensor:
         """[Q, items] symmetric cosine of items' co-occurrence: item-to-item lists."""
         scores_QI = torch.zeros(len(rows_Q), items)
-        for q, (partners, cosine) in enumerate(self.partners(rows_Q)):
-            scores_QI[q, partners] = cosine
+        root_I = self.total_I3[:items, 0].clamp(min=1.0) ** -0.5
+        kernels.cosines(self.pairs.arrays(), rows_Q.numpy(), root_I.numpy(), scores_QI.numpy())
         return scores_QI
 
     def partners(self, rows_Q: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -154,9 +156,12 @@ class Neighbours:
         self.total_I3, self.gain = tensors["total_I3"].clone(), tensors["gain"].clone()
         self.pairs.load(tensors)
 
-    def _scales_of(self, item_QL: Tensor, items: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-        """[I, S] the factors of these histories' items and their partners; of others what they once were."""
-        if items <= FEW:
+    def _scales_of(self, item_QL: Tensor, items: int, met: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+        """[I, S] the factors of these histories' items and their partners; of others what they once were.
+
+        `met`: how many partners there are, counted as often as they are met.
+        """
+        if items <= min(FEW, met):
             rows = np.arange(items)
         else:
             most = np.empty(items, np.int64)
@@ -176,6 +181,6 @@ class Neighbours:
         recent = recent.clamp(min=1.0)
         totals = (liked, every, recent)
         power = {(t, a): totals[t] ** -a for t, a in _POWERS}
-        scale = torch.where(torch.tensor([c == 5 for _, c, *_ in SCORES])[:, None], 1 / self.gain, torch.ones(1))
-        from_SN = torch.stack([power[TOTAL[c], a] for _, c, _, a, _ in SCORES]) * scale
+        from_SN = torch.stack([power[TOTAL[c], a] for _, c, _, a, _ in SCORES])
+        from_SN[LATELY] *= 1 / self.gain
         return from_SN, torch.stack([power[TOTAL[c], b] for _, c, _, _, b in SCORES])

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from pipeline.learning import popularity_kernels as kernels
 from pipeline.learning.arena import grown
 from pipeline.learning.banned import Banned
 from pipeline.learning.batch import NO_ITEM, Questions
@@ -131,11 +132,13 @@ class _Counts(RowsAnswer):
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""
-        of = self._counts
-        stage_QC = of.stage_GI[self._stage_Q[:, None], rows_QC] / of.stage_gain.float() + STAGE_FLOOR
-        liked_QC, events_QC = of.liked_2I[:, rows_QC]
-        share_QC = (liked_QC + EVENTS_BEFORE * LIKED_BEFORE) / (events_QC + EVENTS_BEFORE)
-        return torch.stack([*(of.counts(h, rows_QC) for h in range(len(HORIZONS))), stage_QC, share_QC], dim=2)
+        of, out_QCS = self._counts, torch.empty(*rows_QC.shape, len(Popularity.columns))
+        kernels.counts_at(
+            of.count_HI.numpy(), of.gain_H.float().numpy(), of.stage_GI.numpy(), of.stage_gain.float().numpy(),
+            of.liked_2I.numpy(), self._stage_Q.numpy(), STAGE_FLOOR, EVENTS_BEFORE, LIKED_BEFORE,
+            rows_QC.numpy(), out_QCS.numpy(),
+        )  # fmt: skip
+        return out_QCS
 
     def ranked(self, column: int, banned: Banned, target_Q: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """[Q] each target's rank by a count that all share, and [Q, n] the first rows (`ranks.rank_of` and `best`)."""
