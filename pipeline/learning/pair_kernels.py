@@ -13,7 +13,7 @@ from numba import njit
 @njit(cache=True, nogil=True)
 def _more_room(pairs, i):
     """Move row i to where there is room for more partners."""
-    neighbour, value, start, room, filled, free, sizes = pairs
+    neighbour, value, start, room, filled, free, sizes, _, _ = pairs
     size = 0
     while sizes[size] <= room[i]:
         size += 1
@@ -35,12 +35,30 @@ def _more_room(pairs, i):
 
 
 @njit(cache=True, nogil=True)
+def _weakest(pairs, i):
+    """The first of the partners with the least mass in a full row."""
+    _, value, start, _, filled, _, _, weakest, second = pairs
+    begin, known = start[i], weakest[i]
+    if known >= 0 and value[begin + known, 0] + value[begin + known, 1] < second[i]:
+        return known
+    least, next_least, known = np.float32(np.inf), np.float32(np.inf), np.int32(0)
+    for s in range(filled[i]):
+        mass = value[begin + s, 0] + value[begin + s, 1]
+        if mass < least:
+            next_least, least, known = least, mass, np.int32(s)
+        elif mass < next_least:
+            next_least = mass
+    weakest[i], second[i] = known, next_least
+    return known
+
+
+@njit(cache=True, nogil=True)
 def _bump(pairs, i, j, channel, amount):
     """Add to one channel of the pair (i, j) in row i's bounded list, evicting its weakest pair when full.
 
     Returns where in the arena the pair is. There is room for a row as large as may be.
     """
-    neighbour, value, start, room, filled, _, sizes = pairs
+    neighbour, value, start, room, filled, _, sizes, _, _ = pairs
     n, begin, known = filled[i], start[i], np.int32(-1)
     here = neighbour[begin : begin + n]
     for s in range(n):
@@ -56,13 +74,7 @@ def _bump(pairs, i, j, channel, amount):
         slot = begin + n
         filled[i] = n + 1
     else:
-        slot = begin
-        least = np.inf
-        for s in range(begin, begin + n):
-            mass = value[s, 0] + value[s, 1]
-            if mass < least:
-                least = mass
-                slot = s
+        slot = begin + _weakest(pairs, i)
     neighbour[slot] = j
     for c in range(value.shape[1]):
         value[slot, c] = 0.0
@@ -142,7 +154,7 @@ def _meet(here, met_I, row_T, n):
 @njit(cache=True, nogil=True)
 def partners(pairs, hist_item, reach, met_I, row_N):
     """The histories' items and their partners, each once; returns how many. `met_I` is false before and afterwards."""
-    neighbour, _, start, _, filled, _, _ = pairs
+    neighbour, _, start, _, filled, _, _, _, _ = pairs
     n = 0
     for q in range(hist_item.shape[0]):
         for lag in range(min(hist_item.shape[1], reach)):
@@ -162,7 +174,7 @@ def partners(pairs, hist_item, reach, met_I, row_N):
 @njit(cache=True, nogil=True)
 def cosines(pairs, rows_Q, root_I, out_QI):
     """out[q, j] = both liked (channel 0) times the roots of a row and of each of its partners j."""
-    neighbour, value, start, _, filled, _, _ = pairs
+    neighbour, value, start, _, filled, _, _, _, _ = pairs
     for q in range(rows_Q.shape[0]):
         row = rows_Q[q]
         for s in range(start[row], start[row] + filled[row]):
@@ -181,7 +193,7 @@ def score_pairs(
     partners j stand in `row_T`, in the order they are met. `sum_IS` is 0 and
     `met_I` false everywhere, and so they are again afterwards.
     """
-    neighbour, value, start, _, filled, _, _ = pairs
+    neighbour, value, start, _, filled, _, _, _, _ = pairs
     scores = channel_S.shape[0]
     weight = np.zeros(scores, np.float32)
     end = 0

@@ -17,7 +17,7 @@ GROWTH = 1.25
 
 Arrays = tuple[
     NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32],
-    NDArray[np.int64], NDArray[np.int64],
+    NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.float32],
 ]  # fmt: skip
 
 
@@ -28,6 +28,11 @@ class Pairs:
     that it leaves is given to the next row that wants as much: `free_Z` is where
     the first free room of each size begins, -1 for none, the end of the arena
     last. A free room's first partner is where the next free one begins.
+
+    `weakest_I` is which partner of a full row was the weakest when all were
+    last looked at (-1: not since), `second_I` the mass of the next: masses
+    grow, so that it still is as long as its own is below that. Both follow
+    from the rest, and are no state.
     """
 
     _ROWS: ClassVar[dict[str, int]] = {"start_I": 0, "room_I": 0, "filled_I": 0}
@@ -42,11 +47,15 @@ class Pairs:
         self.room_I = torch.zeros(64, dtype=torch.int32)
         self.filled_I = torch.zeros(64, dtype=torch.int32)
         self.free_Z = torch.tensor([-1] * len(self.sizes) + [0])
+        self.weakest_I = torch.full((64,), -1, dtype=torch.int32)
+        self.second_I = torch.zeros(64)
 
     def resize(self, items: int) -> None:
         """Make room for items without partners."""
         for name, fill in self._ROWS.items():
             setattr(self, name, grown(getattr(self, name), items, fill))
+        self.weakest_I = grown(self.weakest_I, items, -1)
+        self.second_I = grown(self.second_I, items)
 
     def reserve(self, more: int) -> None:
         """Room in the arena for so many partners beside those that have it."""
@@ -62,7 +71,12 @@ class Pairs:
     def arrays(self) -> Arrays:
         """As kernels take them."""
         neighbour, value, start, room, filled, free = (getattr(self, name).numpy() for name in self._NAMES)
-        return neighbour, value, start, room, filled, free, self.sizes
+        return neighbour, value, start, room, filled, free, self.sizes, self.weakest_I.numpy(), self.second_I.numpy()
+
+    def fade(self, factor: float) -> None:
+        """All counts become so many times what they are."""
+        self.value_TC *= factor
+        self.weakest_I.fill_(-1)
 
     def of(self, row: int) -> tuple[Tensor, Tensor]:
         """[N] an item's partners and [N, C] what was counted of each."""
@@ -78,3 +92,5 @@ class Pairs:
         """The inverse of `state`."""
         for name in self._NAMES:
             setattr(self, name, tensors[name].clone())
+        self.weakest_I = torch.full_like(self.filled_I, -1)
+        self.second_I = torch.zeros(len(self.filled_I))

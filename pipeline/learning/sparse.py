@@ -52,12 +52,22 @@ class SparseAnswer:
     def __init__(self, listed: Listed, items: int) -> None:
         self._listed = listed
         self._items = items
+        self._asked: Banned | None = None
+        self._free_T = np.zeros(0, np.int32)
+        self._free_Q = np.zeros(0, np.int64)
 
     def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
         listed, (found_QN, meant_QN) = self._listed, places(banned, n)
+        if banned is not self._asked:
+            # All columns of an answer are asked under the same ban, one after the other.
+            self._asked, self._free_Q = banned, np.empty_like(listed.size_Q)
+            self._free_T = np.empty_like(listed.row_T)
+            kernels.not_banned(
+                listed.start_Q, listed.size_Q, listed.row_T, banned.arrays(), self._free_T, self._free_Q
+            )
         kernels.best_listed(
-            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, column, banned.arrays(),
+            listed.start_Q, self._free_Q, self._free_T, listed.row_T, listed.score_TS, column,
             found_QN.numpy(), meant_QN.numpy(),
         )  # fmt: skip
         return found_QN, meant_QN

@@ -45,17 +45,28 @@ def put_best(key, n, found_N, meant_N):
 
 
 @njit(cache=True, nogil=True)
-def best_listed(start_Q, size_Q, row_T, score_TS, column, ban, found_QN, meant_QN):
-    """Per question the rows of the greatest scores above 0 that are not banned; whether a place has one."""
-    key = np.empty(size_Q.max() if size_Q.shape[0] else 0, np.int64)
+def not_banned(start_Q, size_Q, row_T, ban, free_T, free_Q):
+    """Where in `row_T` each question's rows that are not banned stand, from `start_Q` on, and how many they are."""
     for q in range(size_Q.shape[0]):
-        n = 0
+        n = start_Q[q]
         stamp(ban, q)
         for t in range(start_Q[q], start_Q[q] + size_Q[q]):
-            if score_TS[t, column] > 0 and not is_banned(ban, row_T[t]):
-                key[n] = key_of(score_TS[t, column], row_T[t])
-                n += 1
+            free_T[n] = t
+            n += not is_banned(ban, row_T[t])
         lift(ban, q)
+        free_Q[q] = n - start_Q[q]
+
+
+@njit(cache=True, nogil=True)
+def best_listed(start_Q, free_Q, free_T, row_T, score_TS, column, found_QN, meant_QN):
+    """Per question the rows of the greatest scores above 0 among those free (`not_banned`); whether a place has one."""
+    key = np.empty(free_Q.max() + 1 if free_Q.shape[0] else 0, np.int64)
+    for q in range(free_Q.shape[0]):
+        n = 0
+        for f in range(start_Q[q], start_Q[q] + free_Q[q]):
+            t = free_T[f]
+            key[n] = key_of(score_TS[t, column], row_T[t])
+            n += score_TS[t, column] > 0
         put_best(key, n, found_QN[q], meant_QN[q])
 
 

@@ -74,3 +74,30 @@ def test_a_row_has_no_more_partners_than_it_may(slots: int) -> None:
     counted(pairs, 20, slots, {})
     assert int(pairs.filled_I.max()) == slots
     check_room(pairs)
+
+
+def test_the_weakest_partner_makes_room_whether_or_not_it_was_looked_for_anew() -> None:
+    remembering, looking = Pairs(8, 6), Pairs(8, 6)
+    chance = np.random.default_rng(5)
+    yes, signal, code = np.ones(1, np.bool_), np.ones(1, np.float32), np.ones((1, 1), np.int16)
+    power, gain = np.ones((6, 1), np.float32), np.ones(1, np.float32)
+    for pairs in (remembering, looking):
+        pairs.resize(30)
+    evicted = 0
+    for n in range(4_000):
+        item, before = (30 * chance.random((2, 1)) ** 2).astype(np.int64)
+        signal[0] = chance.choice([0.5, 1.0, 2.0])
+        for pairs in (remembering, looking):
+            pairs.reserve(100)
+            full = pairs.filled_I == 8
+            evicted += int(full.sum())
+            kernels.count_pairs(
+                pairs.arrays(), 0, 50, item, yes, yes, signal, before[None].astype(np.int32), code, power, gain
+            )
+        looking.weakest_I.fill_(-1)
+        if n % 500 == 499:
+            for pairs in (remembering, looking):
+                pairs.fade(0.5)
+    assert evicted > 1_000
+    for name, tensor in remembering.state().items():
+        assert np.array_equal(tensor.numpy(), looking.state()[name].numpy()), name

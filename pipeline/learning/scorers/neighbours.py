@@ -124,7 +124,7 @@ class Neighbours:
     def react(self, reaction: Reaction) -> None:
         """Let what was counted before weigh less."""
         if reaction.discount != 1:
-            self.pairs.value_TC *= reaction.discount
+            self.pairs.fade(reaction.discount)
             self.total_I3 *= reaction.discount
 
     def nearest(self, rows_Q: Tensor, items: int) -> Tensor:
