@@ -21,7 +21,7 @@ from pipeline.epochs.tensors import ALIGNED, packed, unpacked
 from pipeline.ports import SnapshotDamaged, SnapshotStore, SnapshotTooNew
 
 MAGIC = b"HEADRACE"
-FORMAT = 5
+FORMAT = 6
 HEADER_BYTES = 1 << 18
 """Of a file, to find its header in."""
 _NAME = re.compile(r"^epoch-(\d{12})\.snapshot$")

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 
 from pipeline.learning import ridge_kernels
 from pipeline.learning.arena import grown
 from pipeline.learning.banned import Banned
-from pipeline.learning.batch import Questions
+from pipeline.learning.batch import History, Questions
 from pipeline.learning.ordering import best
 from pipeline.learning.scorer import Answer, Column, EmptyAnswer, Observation
 from pipeline.learning.users import Users
 
 ITEMS = 1024
 EVERY = 2048
+BESIDE = 512
+"""Events that teach, from when a solution is begun until it is taken: as many as are learned while it is worked out."""
 PENALTY = 300.0
 MOST_USERS = 20_000
 DECAY = 0.97
 OTHERS = 0.3
+
+Solution = tuple[Tensor, Tensor]
+"""The items covered [R], ascending, and B [R, R]."""
 
 
 class Ridge:
@@ -26,8 +33,9 @@ class Ridge:
 
     X is users by the ITEMS most liked items, from the kept histories of the
     users who acted last: it forgets as they do, and erases whom they erase.
-    An item without a row in B scores 0. Solved after every EVERY events that
-    teach, in tens of milliseconds.
+    An item without a row in B scores 0. Begun after every EVERY events that
+    teach and worked out beside what is learned next, in tens of milliseconds;
+    what is found counts from BESIDE such events later on, however long it took.
     """
 
     name = "ridge"
@@ -42,6 +50,9 @@ class Ridge:
         self.item_R = torch.zeros(0, dtype=torch.int64)
         self.weight_RR = torch.zeros(0, 0)
         self.due = torch.zeros(1, dtype=torch.int64)
+        self._beside = min(BESIDE, every)
+        self._next: Future[Solution] | None = None
+        self._worker: ThreadPoolExecutor | None = None
 
     def resize(self, items: int, users: int) -> None:
         """Make room for items."""
@@ -66,22 +77,33 @@ class Ridge:
         rows = seen.events.item_B[seen.positive_B]
         self.likes_I.index_add_(0, rows, torch.ones(len(rows)))
         self.due += int(seen.learn_B.sum())
+        if self._next is not None and int(self.due) >= self._beside:
+            self.item_R, self.weight_RR = self._next.result()
+            self._next = None
+            self._place()
         if int(self.due) >= self._every:
             self.due.zero_()
-            self._solve()
+            self._begin()
 
     def forget(self, user: int) -> None:
-        """The next solution does without the user's history."""
+        """The next solution that is begun does without the user's history."""
 
     def state(self) -> dict[str, Tensor]:
-        """The solution, the items it covers, and the likes until the next one."""
+        """The solution, the items it covers, and the likes until the next one; the next one where it is begun."""
         names = ("likes_I", "item_R", "weight_RR", "due")
-        return {name: getattr(self, name) for name in names}
+        item_R, weight_RR = (self.item_R[:0], self.weight_RR[:0, :0]) if self._next is None else self._next.result()
+        return {name: getattr(self, name) for name in names} | {"next_item_R": item_R, "next_weight_RR": weight_RR}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        for name, tensor in tensors.items():
-            setattr(self, name, tensor.clone())
+        own = {name: tensor.clone() for name, tensor in tensors.items()}
+        found = own.pop("next_item_R"), own.pop("next_weight_RR")
+        for name, tensor in own.items():
+            setattr(self, name, tensor)
+        self._next = None
+        if len(found[0]) > 0:
+            self._next = Future()
+            self._next.set_result(found)
         self._place()
 
     def _place(self) -> None:
@@ -89,22 +111,28 @@ class Ridge:
         self._slot_I = torch.full((len(self.likes_I),), -1, dtype=torch.int64)
         self._slot_I[self.item_R] = torch.arange(len(self.item_R))
 
-    def _solve(self) -> None:
+    def _begin(self) -> None:
         most = min(ITEMS, int((self.likes_I > 0).sum()))
-        self.item_R = torch.argsort(self.likes_I, descending=True, stable=True)[:most].sort().values
-        self._place()
+        item_R = torch.argsort(self.likes_I, descending=True, stable=True)[:most].sort().values
         latest = torch.argsort(self._users.last_time_U, descending=True, stable=True)[:MOST_USERS]
-        gram_RR = torch.eye(most) * PENALTY
-        for start in range(0, len(latest), 1024):
-            history, _ = self._users.windows(latest[start : start + 1024], 0)
-            ridge_kernels.add_pairs(
-                self._slot_I.numpy(), history.item_QL.numpy(), history.code_QL.numpy(), gram_RR.numpy()
-            )
-        # Of a symmetric matrix the factor is half of the work, and the inverse is symmetric to the last bit.
-        inverse_RR = torch.cholesky_inverse(torch.linalg.cholesky(gram_RR))
-        # Row by row: a snapshot keeps no strides, and products of another layout round otherwise.
-        self.weight_RR = (-inverse_RR / inverse_RR.diagonal()).contiguous()
-        self.weight_RR.fill_diagonal_(0)
+        history, _ = self._users.windows(latest, 0)
+        slot_I = torch.full((len(self.likes_I),), -1, dtype=torch.int64)
+        slot_I[item_R] = torch.arange(most)
+        if self._worker is None:
+            threads = torch.get_num_threads()  # each thread has its own number of them
+            self._worker = ThreadPoolExecutor(1, "ridge", lambda: torch.set_num_threads(threads))
+        self._next = self._worker.submit(_solved, item_R, slot_I, history)
+
+
+def _solved(item_R: Tensor, slot_I: Tensor, history: History) -> Solution:
+    """B over these items, which have the slots [I]."""
+    gram_RR = torch.eye(len(item_R)) * PENALTY
+    ridge_kernels.add_pairs(slot_I.numpy(), history.item_QL.numpy(), history.code_QL.numpy(), gram_RR.numpy())
+    # Of a symmetric matrix the factor is half of the work, and the inverse is symmetric to the last bit.
+    inverse_RR = torch.cholesky_inverse(torch.linalg.cholesky(gram_RR))
+    # Row by row: a snapshot keeps no strides, and products of another layout round otherwise.
+    weight_RR = (-inverse_RR / inverse_RR.diagonal()).contiguous()
+    return item_R, weight_RR.fill_diagonal_(0)
 
 
 class _Covered:
