@@ -13,7 +13,11 @@ LEAN = level_of("lean")
 BEHIND_S = 0.3
 CAUGHT_UP_S = 0.15
 PATIENCE_S = 2.0
-MOST_PATIENCE_S = 64.0
+LONG_S, LONGEST_S = 16.0, 64.0
+EASED = 0.8
+"""So much of the load at which a level was given up is less load: of more it is tried again only after long."""
+RATE_S = 2.0
+"""Seconds over which the load is averaged."""
 TRIAL_S = 10.0
 MEMORY = 8.0
 CROWDED, ROOMY = 2.0, 1.0
@@ -34,9 +38,10 @@ class Governor:
     wait, however long that takes. A level that keeps up by taking several
     micro-batches at a time has no room to spare, and all its lists are late:
     one level less where more than two wait on average, and none more where
-    more than one does. An upper level that could not be held for
-    ten seconds is tried again after twice as long a while. So under a steady
-    load it stays at the level that just keeps up, and in a quiet hour at full effort.
+    more than one does. While the load is about that at which a level was given
+    up it is tried again after a long while, after twice as long if it could not
+    be held for ten seconds. So under a steady load it stays at the greatest
+    level that keeps up at ease, and in a quiet hour at full effort.
     Work is counted in micro-batches: one of a single event takes nearly as long as a full one.
     While more than `most_replay_s` of learning is in no snapshot yet it is lean,
     whatever waits: what is learned at leisure now is done again in a hurry after a crash.
@@ -50,9 +55,10 @@ class Governor:
         self._seconds: dict[int, float] = {}
         self._moved_up_at: float | None = None
         self._calm_since: float | None = None
-        self._patience = PATIENCE_S
-        self._failed = LEAST_EFFORT
-        self._crowd = 0.0
+        self._long_s = LONG_S
+        self._crowd = self._rate = self._given_up_at_rate = 0.0
+        self._left: int | None = None
+        self._looked_at = float("-inf")
         self._moved_at = float("-inf")
         self.level = level_of(wanted) if self._fixed else FULL_EFFORT
 
@@ -64,18 +70,17 @@ class Governor:
         if self._fixed:
             return self.level
         work = self._batches(waiting)
+        self._count(waiting, now)
         self._crowd += (waiting / self._micro_batch - self._crowd) / LOOKED
         calm = work <= 1 or work * self.seconds(self.level) <= CAUGHT_UP_S
         if self._calm_since is None or not calm or self._crowd > ROOMY:
             self._calm_since = now
-        if self._moved_up_at is not None and now - self._moved_up_at >= TRIAL_S and self.level >= self._failed:
-            self._patience = PATIENCE_S  # what failed is held now: the load has changed
         if work > 1 and work * self.seconds(self.level) > BEHIND_S:
             fitting = [level for level in range(LEAST_EFFORT, self.level) if work * self.seconds(level) <= BEHIND_S]
             self._down(max(fitting, default=LEAST_EFFORT), now)
         elif self._crowd > CROWDED and self.level > LEAST_EFFORT and now - self._moved_at > SETTLE_S:
             self._down(self.level - 1, now)
-        elif self.level < FULL_EFFORT and now - self._calm_since >= self._patience:
+        elif self.level < FULL_EFFORT and now - self._calm_since >= self._patience_s():
             self.level += 1
             # What it took when it was left may have been a hiccup: from here up all is measured anew.
             self._seconds = {level: taken for level, taken in self._seconds.items() if level < self.level}
@@ -89,6 +94,7 @@ class Governor:
     def learned(self, level: int, events: int, seconds: float) -> None:
         """An epoch of so many events took this long at that level, from poll to commit."""
         batches = self._batches(events)
+        self._left = None if self._left is None else max(self._left - events, 0)
         if batches:
             kept = MEMORY / (MEMORY + batches) if level in self._seconds else 0.0
             self._seconds[level] = kept * self.seconds(level) + (1 - kept) * seconds / batches
@@ -100,10 +106,24 @@ class Governor:
         nearest = min(self._seconds, key=lambda measured: abs(measured - level))
         return self._seconds[nearest] * GUESSED_S[level] / GUESSED_S[nearest]
 
+    def _count(self, waiting: int, now: float) -> None:
+        """Average the events that come per second."""
+        if self._left is not None and now > self._looked_at:
+            passed_s = now - self._looked_at
+            came = max(waiting - self._left, 0) / passed_s
+            self._rate += (came - self._rate) * min(passed_s / RATE_S, 1.0)
+        self._left, self._looked_at = waiting, now
+
+    def _patience_s(self) -> float:
+        """For how long there must be room before a level more is tried."""
+        return self._long_s if self._rate > EASED * self._given_up_at_rate > 0 else PATIENCE_S
+
     def _down(self, level: int, now: float) -> None:
+        if level == self.level:
+            return
         failed = self._moved_up_at is not None and now - self._moved_up_at < TRIAL_S
-        self._patience = min(2 * self._patience, MOST_PATIENCE_S) if failed else PATIENCE_S
-        self._failed = self.level if failed else LEAST_EFFORT
+        self._long_s = min(2 * self._long_s, LONGEST_S) if failed else LONG_S
+        self._given_up_at_rate = self._rate
         self._moved_up_at = None
         self._moved_at, self.level = now, level
 
