@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 import torch
-from torch.utils import deterministic
 from prometheus_client import CollectorRegistry
+from torch.utils import deterministic
 
 from consumers.aligned import AlignedSource
 from consumers.decoding import JsonDecoder

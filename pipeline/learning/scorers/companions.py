@@ -17,6 +17,7 @@ from pipeline.learning.rings import Rings
 from pipeline.learning.scorer import Column, Observation
 from pipeline.learning.scratch import Scratch
 from pipeline.learning.sparse import SparseAnswer, room_for
+from pipeline.learning.sparse_kernels import key_of, put_best
 from pipeline.learning.users import Users
 
 ADMIRERS = 256
@@ -59,8 +60,9 @@ def nearest(
     Similarity of user v to a history: sum of decay^lag over the likes they share / (sqrt(likes of v) + shrink).
     `near_U` is 0 everywhere, and so it is again afterwards.
     """
-    most = found_QK.shape[1]
-    met = np.empty(min(likes_U.shape[0], admirers.length * decay_L.shape[0]), np.int32)
+    most, room = found_QK.shape[1], min(likes_U.shape[0], admirers.length * decay_L.shape[0])
+    met, score, key = np.empty(room, np.int32), np.empty(room, np.float32), np.empty(room, np.int64)
+    best, there = np.empty(most, np.int64), np.empty(most, np.bool_)
     for q in range(item_QL.shape[0]):
         size = 0
         for lag in range(min(item_QL.shape[1], decay_L.shape[0])):
@@ -75,17 +77,15 @@ def nearest(
                     met[size] = user
                     size += 1
                 near_U[user] += decay_L[lag]
-        found = met[:size]
-        score = np.empty(size, np.float32)
         for k in range(size):
-            user = found[k]
+            user = met[k]
             score[k] = near_U[user] / (np.sqrt(likes_U[user]) + shrink)
+            key[k] = key_of(score[k], k)
             near_U[user] = 0
-        order = np.argsort(-score, kind="mergesort")[:most]
-        found_QK[q, :] = -1
-        for k in range(order.shape[0]):
-            found_QK[q, k] = found[order[k]]
-            score_QK[q, k] = score[order[k]]
+        put_best(key, size, best, there)
+        for place in range(most):
+            found_QK[q, place] = met[best[place]] if there[place] else -1
+            score_QK[q, place] = score[best[place]] if there[place] else np.float32(0)
 
 
 @njit(cache=True, nogil=True)
