@@ -97,7 +97,7 @@ def fix_threads(settings: Settings, device: torch.device) -> int:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import torch's compiler
-    deterministic.fill_uninitialized_memory = False  # else every tensor is written twice
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # else all tensors are written twice
     return threads
 
 
