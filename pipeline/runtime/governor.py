@@ -37,11 +37,12 @@ class Governor:
     0.15 seconds of work have waited. What fits into one micro-batch does not
     wait, however long that takes. A level that keeps up by taking several
     micro-batches at a time has no room to spare, and all its lists are late:
-    one level less where more than two wait on average, and none more where
-    more than one does. While the load is about that at which a level was given
-    up it is tried again after a long while, after twice as long if it could not
-    be held for ten seconds. So under a steady load it stays at the greatest
-    level that keeps up at ease, and in a quiet hour at full effort.
+    one level less where more than two wait on average, or more than one and
+    0.15 seconds of work, and none more where more than one does. While the load
+    is about that at which a level was given up it is tried again after a long
+    while, after twice as long if it could not be held for ten seconds. So under
+    a steady load it stays at the greatest level that keeps up at ease, and in a
+    quiet hour at full effort.
     Work is counted in micro-batches: one of a single event takes nearly as long as a full one.
     While more than `most_replay_s` of learning is in no snapshot yet it is lean,
     whatever waits: what is learned at leisure now is done again in a hurry after a crash.
@@ -78,7 +79,7 @@ class Governor:
         if work > 1 and work * self.seconds(self.level) > BEHIND_S:
             fitting = [level for level in range(LEAST_EFFORT, self.level) if work * self.seconds(level) <= BEHIND_S]
             self._down(max(fitting, default=LEAST_EFFORT), now)
-        elif self._crowd > CROWDED and self.level > LEAST_EFFORT and now - self._moved_at > SETTLE_S:
+        elif self._crowded() and self.level > LEAST_EFFORT and now - self._moved_at > SETTLE_S:
             self._down(self.level - 1, now)
         elif self.level < FULL_EFFORT and now - self._calm_since >= self._patience_s():
             self.level += 1
@@ -105,6 +106,11 @@ class Governor:
             return self._seconds.get(level, GUESSED_S[level])
         nearest = min(self._seconds, key=lambda measured: abs(measured - level))
         return self._seconds[nearest] * GUESSED_S[level] / GUESSED_S[nearest]
+
+    def _crowded(self) -> bool:
+        """Whether the level has no room to spare: too much waits on average, or more than one batch for too long."""
+        for_long = self._crowd > ROOMY and self._crowd * self.seconds(self.level) > CAUGHT_UP_S
+        return self._crowd > CROWDED or for_long
 
     def _count(self, waiting: int, now: float) -> None:
         """Average the events that come per second."""
