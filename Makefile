@@ -13,7 +13,7 @@ EFFORT ?= 0
 MESSAGES ?= 1000000
 # --required: fail where no service that knows of vulnerabilities can be asked
 AUDIT ?=
-# Of the tests with Kafka those that mostly start commands and measure no time.
+# Of the tests with Kafka those that mostly start commands or wait, and measure no time.
 BY_TWO := $(addprefix tests/kafka/test_,secured.py taking_back.py faults.py unanswered.py lost_connections.py) tests/test_cli.py
 export HF_HUB_OFFLINE = 1
 
