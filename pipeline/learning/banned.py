@@ -37,6 +37,12 @@ class Rows:
         return cls(nowhere, nowhere, np.zeros(0, np.int32))
 
     @classmethod
+    def each(cls, row_Q: Tensor) -> Rows:
+        """One row for each question."""
+        at = np.arange(len(row_Q))
+        return cls(at, at + 1, row_Q.int().numpy())
+
+    @classmethod
     def of(cls, mask_QI: Tensor) -> Rows:
         """The rows that a mask sets."""
         stop_Q = mask_QI.sum(1).cumsum(0).numpy()

@@ -21,7 +21,6 @@ def history_features(item_QL, code_QL, time_QL, count_Q, out_QX):
     recent, texts = min(RECENT, item_QL.shape[1]), min(TEXTS, item_QL.shape[1])
     for q in range(item_QL.shape[0]):
         here = liked = levels = 0
-        oldest = time_QL[q, 0]
         for lag in range(recent):
             if item_QL[q, lag] != -1:
                 here += 1

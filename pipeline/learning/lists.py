@@ -202,8 +202,7 @@ def similar(
     near_QI = (projected_IP[row_Q] @ projected_IP.T).clamp_(min=0)
     trust_Q1 = (learner.catalogue.count_I[row_Q] / (learner.catalogue.count_I[row_Q] + SIMILAR_PRIOR))[:, None]
     score_QI = trust_Q1 * together_QI + (1 - 0.8 * trust_Q1) * near_QI
-    own = np.arange(len(rows))
-    others = Banned(learner.catalogue.showable(watermark, learner.undescribed), Rows(own, own + 1, row_Q.int().numpy()))
+    others = Banned(learner.catalogue.showable(watermark, learner.undescribed), Rows.each(row_Q))
     best_QN, meant_QN = best(score_QI, others, size)
     near_Q, score_QN = meant_QN.sum(1).tolist(), _rounded(score_QI.gather(1, best_QN)).tolist()
     name_of = learner.catalogue.ids.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,8 +91,7 @@ class Nearest:
         return torch.where(known_N, self._slot_I[rows_N], UNKNOWN), self._near_SN, self._cosine_SN
 
     def _work_out(self, rows: Tensor) -> None:
-        everybody, at = torch.ones(self._items, dtype=torch.bool), np.arange(len(rows))
-        others = Banned(everybody, Rows(at, at + 1, rows.int().numpy()))
+        others = Banned(torch.ones(self._items, dtype=torch.bool), Rows.each(rows))
         if self.indexed:
             near_RN, product_RN = self.clusters.nearest(self._whole_IP[rows], others, LISTED)
             found_RN = product_RN / LEVELS**2

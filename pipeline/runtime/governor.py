@@ -54,13 +54,12 @@ class Governor:
         self._most_replay_s = most_replay_s or float("inf")
         self._micro_batch = micro_batch
         self._seconds: dict[int, float] = {}
-        self._moved_up_at: float | None = None
         self._calm_since: float | None = None
         self._long_s = LONG_S
         self._crowd = self._rate = self._given_up_at_rate = 0.0
-        self._left: int | None = None
-        self._looked_at = float("-inf")
-        self._moved_at = float("-inf")
+        self._left = 0
+        self._looked_at = self._moved_at = float("-inf")
+        self._moved_up = False
         self.level = level_of(wanted) if self._fixed else FULL_EFFORT
 
     def choose(self, waiting: int, now: float, unsaved_s: float = 0.0) -> int:
@@ -85,7 +84,7 @@ class Governor:
             self.level += 1
             # What it took when it was left may have been a hiccup: from here up all is measured anew.
             self._seconds = {level: taken for level, taken in self._seconds.items() if level < self.level}
-            self._moved_up_at = self._moved_at = self._calm_since = now
+            self._moved_up, self._moved_at, self._calm_since = True, now, now
         return min(LEAN, self.level) if self.saves(unsaved_s) else self.level
 
     def saves(self, unsaved_s: float) -> bool:
@@ -95,7 +94,7 @@ class Governor:
     def learned(self, level: int, events: int, seconds: float) -> None:
         """An epoch of so many events took this long at that level, from poll to commit."""
         batches = self._batches(events)
-        self._left = None if self._left is None else max(self._left - events, 0)
+        self._left = max(self._left - events, 0)
         if batches:
             kept = MEMORY / (MEMORY + batches) if level in self._seconds else 0.0
             self._seconds[level] = kept * self.seconds(level) + (1 - kept) * seconds / batches
@@ -114,7 +113,7 @@ class Governor:
 
     def _count(self, waiting: int, now: float) -> None:
         """Average the events that come per second."""
-        if self._left is not None and now > self._looked_at:
+        if now > self._looked_at:
             passed_s = now - self._looked_at
             came = max(waiting - self._left, 0) / passed_s
             self._rate += (came - self._rate) * min(passed_s / RATE_S, 1.0)
@@ -127,11 +126,10 @@ class Governor:
     def _down(self, level: int, now: float) -> None:
         if level == self.level:
             return
-        failed = self._moved_up_at is not None and now - self._moved_up_at < TRIAL_S
+        failed = self._moved_up and now - self._moved_at < TRIAL_S
         self._long_s = min(2 * self._long_s, LONGEST_S) if failed else LONG_S
         self._given_up_at_rate = self._rate
-        self._moved_up_at = None
-        self._moved_at, self.level = now, level
+        self._moved_up, self._moved_at, self.level = False, now, level
 
     def _batches(self, events: int) -> int:
         return -(-events // self._micro_batch)

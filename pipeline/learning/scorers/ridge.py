@@ -108,20 +108,24 @@ class Ridge:
 
     def _place(self) -> None:
         """Which row of the solution an item has, -1 for none."""
-        self._slot_I = torch.full((len(self.likes_I),), -1, dtype=torch.int64)
-        self._slot_I[self.item_R] = torch.arange(len(self.item_R))
+        self._slot_I = _slots(self.item_R, len(self.likes_I))
 
     def _begin(self) -> None:
         most = min(ITEMS, int((self.likes_I > 0).sum()))
         item_R = torch.argsort(self.likes_I, descending=True, stable=True)[:most].sort().values
         latest = torch.argsort(self._users.last_time_U, descending=True, stable=True)[:MOST_USERS]
         history, _ = self._users.windows(latest, 0)
-        slot_I = torch.full((len(self.likes_I),), -1, dtype=torch.int64)
-        slot_I[item_R] = torch.arange(most)
         if self._worker is None:
             threads = torch.get_num_threads()  # each thread has its own number of them
             self._worker = ThreadPoolExecutor(1, "ridge", lambda: torch.set_num_threads(threads))
-        self._next = self._worker.submit(_solved, item_R, slot_I, history)
+        self._next = self._worker.submit(_solved, item_R, _slots(item_R, len(self.likes_I)), history)
+
+
+def _slots(item_R: Tensor, items: int) -> Tensor:
+    """[items] the place of each item among those covered, -1 for none."""
+    slot_I = torch.full((items,), -1, dtype=torch.int64)
+    slot_I[item_R] = torch.arange(len(item_R))
+    return slot_I
 
 
 def _solved(item_R: Tensor, slot_I: Tensor, history: History) -> Solution:
