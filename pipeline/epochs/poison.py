@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-import zlib
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Protocol
@@ -66,22 +65,36 @@ class MemoryNote:
         self._text = text
 
 
-class _Trial(msgspec.Struct):
-    """The attempt under way or the last in vain: of `size` records, at `place` (a checksum of the positions).
+_Spot = tuple[TopicPartition, int]
+"""An offset of a partition."""
 
-    `suspects` records are left of a batch that failed; until they are learned,
-    batches have at most `limit` records.
-    """
 
-    place: int = 0
-    size: int = 0
-    record: tuple[str, int, int] | None = None
-    underway: bool = False
+class _Alone(msgspec.Struct):
+    """A record that was tried alone in vain, and how often."""
+
+    spot: _Spot
     failures: int = 0
     deaths: int = 0
+
+
+class _Trial(msgspec.Struct):
+    """The attempt under way, or the last: at `size` records, all before `ends`; at `record`, where it is one.
+
+    `suspects` says where a batch that failed ends. Until all before it is learned,
+    `vain` counts the attempts at several records that failed since the last
+    halving, whatever is learned between them, and batches have at most `limit`
+    records, if that is not 0. `alone` are of records not learned yet.
+    """
+
+    size: int = 0
+    ends: tuple[_Spot, ...] = ()
+    record: _Spot | None = None
+    underway: bool = False
     reason: str = ""
-    suspects: int = 0
+    suspects: tuple[_Spot, ...] = ()
+    vain: int = 0
     limit: int = 0
+    alone: tuple[_Alone, ...] = ()
     condemned: tuple[Poisoned, ...] = ()
     in_a_row: int = 0
 
@@ -100,14 +113,13 @@ class Trials:
         except msgspec.MsgspecError:
             self._trial = _Trial()
         if self._trial.underway:
-            self._trial.deaths += 1
             self._trial.reason = "the process ended in it"
-            self._conclude()
+            self._conclude(deaths=1)
 
     @property
     def suspecting(self) -> bool:
         """Whether a batch has failed of which not all records are learned yet."""
-        return self._trial.suspects > 0
+        return bool(self._trial.suspects)
 
     @property
     def halving(self) -> bool:
@@ -119,28 +131,31 @@ class Trials:
         return min(usual, self._trial.limit) if self.halving else usual
 
     def begin(self, positions: Positions, records: Sequence[Record]) -> tuple[Poisoned, ...]:
-        """An attempt at these records, from these positions; gives those of them that are poison."""
+        """An attempt at these records, from these positions of all partitions read; gives those that are poison."""
         trial = self._trial
-        trial.condemned = tuple(p for p in trial.condemned if p.offset >= positions.get(_place(p), 0))
-        condemned = {(p.topic, p.partition, p.offset): p for p in trial.condemned}
-        tried = [key for key in map(_key, records) if key not in condemned]
-        place, record = zlib.crc32(repr(sorted(positions.items())).encode()), tried[0] if len(tried) == 1 else None
-        if (place, record) != (trial.place, trial.record):
-            trial.failures = trial.deaths = 0
-        trial.place, trial.record, trial.size, trial.underway = place, record, len(tried), True
+        ends: dict[TopicPartition, int] = {}
+        for record in records:
+            place = TopicPartition(record.topic, record.partition)
+            ends[place] = max(ends.get(place, 0), record.offset + 1)
+        trial.ends = tuple(ends.items())
+        trial.condemned = tuple(p for p in trial.condemned if p.offset >= positions.get(_spot(p)[0], 0))
+        # A partition that is another's now is no suspect of this one's.
+        self._learned({place: positions.get(place, end) for place, end in trial.suspects})
+        trial.alone = tuple(one for one in trial.alone if one.spot[1] >= positions.get(one.spot[0], 0))
+        condemned = {_spot(p): p for p in trial.condemned}
+        tried = [spot for spot in map(_spot, records) if spot not in condemned]
+        trial.size, trial.record, trial.underway = len(tried), tried[0] if len(tried) == 1 else None, True
         self._write()
-        return tuple(condemned[key] for key in map(_key, records) if key in condemned)
+        return tuple(condemned[spot] for spot in map(_spot, records) if spot in condemned)
 
     def failed(self, error: Exception) -> None:
         """The step raised. Raises NotTheRecords where no record is to blame."""
-        trial = self._trial
-        trial.failures += 1
-        trial.reason = said(error)
-        if trial.size == 0:
-            trial.underway = False
+        self._trial.reason = said(error)
+        if self._trial.size == 0:
+            self._trial.underway = False
             self._write()
-            raise NotTheRecords(f"the step fails without any record: {trial.reason}") from error
-        self._conclude()
+            raise NotTheRecords(f"the step fails without any record: {self._trial.reason}") from error
+        self._conclude(failures=1)
 
     def survived(self) -> None:
         """The step is done, or failed for what no record is to blame."""
@@ -149,46 +164,54 @@ class Trials:
 
     def committed(self) -> None:
         """And its epoch is committed."""
+        if self._trial.size:
+            self._trial.in_a_row = 0
+        self._learned(dict(self._trial.ends))
+
+    def _learned(self, positions: Positions) -> None:
+        """All records before these positions are learned, or another's."""
         trial = self._trial
-        if trial.size:
-            trial.in_a_row = 0
-        if self.suspecting:
-            trial.suspects = max(trial.suspects - trial.size, 0)
+        if trial.suspects:
+            trial.suspects = tuple((place, end) for place, end in trial.suspects if positions.get(place, 0) < end)
             if not trial.suspects:
-                trial.limit = 0
+                trial.limit = trial.vain = 0
                 log.info("the batch that failed is learned; batches are as large as before")
 
-    def _conclude(self) -> None:
+    def _conclude(self, failures: int = 0, deaths: int = 0) -> None:
         """From one more attempt in vain."""
         trial = self._trial
         trial.underway = False
-        vain = trial.failures + trial.deaths
-        if trial.size == 1:
-            trial.suspects = trial.limit = 1
-            if trial.failures >= FAILURES or vain >= DEATHS:
-                self._condemn()
-        elif trial.size > 1:
-            trial.suspects = trial.size
-            if trial.limit or vain >= PATIENCE:
-                trial.limit = max(trial.size // 2, 1)
-                trial.failures = trial.deaths = 0
+        if trial.size:
+            trial.suspects = trial.ends
+        if trial.record is not None:
+            trial.limit = 1
+            before = next((one for one in trial.alone if one.spot == trial.record), _Alone(trial.record))
+            others = tuple(one for one in trial.alone if one.spot != trial.record)
+            now = _Alone(trial.record, before.failures + failures, before.deaths + deaths)
+            trial.alone = (*others, now)
+            if now.failures >= FAILURES or now.failures + now.deaths >= DEATHS:
+                self._condemn(now)
+        elif trial.size:
+            trial.vain += 1
+            if trial.limit or trial.vain >= PATIENCE:
+                trial.limit, trial.vain = max(trial.size // 2, 1), 0
                 log.warning("the step fails on %d records; taking %d at a time", trial.size, trial.limit)
         self._write()
 
-    def _condemn(self) -> None:
+    def _condemn(self, one: _Alone) -> None:
         trial = self._trial
-        assert trial.record is not None
         if trial.in_a_row >= MOST_IN_A_ROW:
             self._write()
             raise NotTheRecords(
                 f"the step fails on every record, {MOST_IN_A_ROW} are set apart already: {trial.reason}"
             )
         trial.in_a_row += 1
-        topic, partition, offset = trial.record
-        reason = f"the step failed on it {trial.failures + trial.deaths} times: {trial.reason}"
-        trial.condemned += (Poisoned(topic, partition, offset, reason),)
-        trial.failures = trial.deaths = trial.suspects = trial.limit = 0
-        log.error("%s-%d offset %d is set apart as a dead letter: %s", topic, partition, offset, reason)
+        place, offset = one.spot
+        reason = f"the step failed on it {one.failures + one.deaths} times: {trial.reason}"
+        trial.condemned += (Poisoned(place.topic, place.partition, offset, reason),)
+        trial.suspects, trial.limit, trial.vain = (), 0, 0
+        trial.alone = tuple(other for other in trial.alone if other != one)
+        log.error("%s-%d offset %d is set apart as a dead letter: %s", place.topic, place.partition, offset, reason)
 
     def _write(self) -> None:
         self._note.write(msgspec.json.encode(self._trial))
@@ -205,9 +228,5 @@ def said(error: BaseException) -> str:
     return f"{text} ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else text
 
 
-def _key(record: Record) -> tuple[str, int, int]:
-    return record.topic, record.partition, record.offset
-
-
-def _place(poisoned: Poisoned) -> TopicPartition:
-    return TopicPartition(poisoned.topic, poisoned.partition)
+def _spot(record: Record | Poisoned) -> _Spot:
+    return TopicPartition(record.topic, record.partition), record.offset

@@ -222,7 +222,8 @@ class Runner:
             return
         epoch = self.standing.epoch + 1
         stepped = time.monotonic()
-        poisoned = self._trials.begin(self.standing.positions, records)
+        at = {place: self.standing.positions.get(place, begun) for place, begun in self._begun.items()}
+        poisoned = self._trials.begin(at, records)
         self._parts.desk.hold()
         spans = self._parts.spans
         spans.begin(epoch, records)

@@ -255,8 +255,8 @@ MUTANTS = {
         seed=185,
     ),
     "failures-carried": Mutant(
-        "attempts at one record count against the next", poison.Trials, "begin",
-        (("if (place, record) != (trial.place, trial.record):", "if False:"),),
+        "attempts at one record count against the next", poison.Trials, "_conclude",
+        (("if one.spot == trial.record", "if True"),),
         seed=38,
     ),
     "partitions-unnoticed": Mutant(
