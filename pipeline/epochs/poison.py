@@ -102,7 +102,8 @@ class _Trial(msgspec.Struct):
 class Trials:
     """Which records the next attempt may take, and which of them are known to be poison. Not thread-safe.
 
-    For each attempt `begin`, then `failed` or `survived`, then `committed` once it is.
+    For each attempt `begin`, then `failed` or `survived`, then `committed` once it is. While all is `calm` the
+    next attempt may begin before that, and `committed` be left out.
     """
 
     def __init__(self, note: Note) -> None:
@@ -120,6 +121,12 @@ class Trials:
     def suspecting(self) -> bool:
         """Whether a batch has failed of which not all records are learned yet."""
         return bool(self._trial.suspects)
+
+    @property
+    def calm(self) -> bool:
+        """Whether no record is suspected, and none that was set apart is still to come, or the last to be committed."""
+        trial = self._trial
+        return not (trial.suspects or trial.alone or trial.in_a_row or trial.condemned)
 
     @property
     def halving(self) -> bool:

@@ -1,9 +1,9 @@
 """What the learner's process answers beside its loop: lists, reasons, who is active. It reads between epochs.
 
 The loop holds the desk while state and log are apart, from before a step until
-its commit is known to be good; after any doubt there is no state to ask until
-the start is over. Whoever asks waits for the end of the epoch, and an epoch for
-the end of the answer.
+its commit is known to be good, and that of each step that was taken meanwhile;
+after any doubt there is no state to ask until the start is over. Whoever asks
+waits for the end of the epoch, and an epoch for the end of the answer.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pipeline.learning.lists import pulled
 from pipeline.messages import DeadLetter, Recommendations
 
 WAIT_S = 5.0
+LONG = "the learner is in the middle of a long epoch; ask again"
 LETTERS = 20
 EXCERPT_BYTES = 200
 WAITING = 64
@@ -92,7 +93,8 @@ class Desk:
         """`told` hears of every epoch that was committed."""
         self._told = told
         self._lock = threading.Lock()
-        self._held = False
+        self._next = threading.Lock()
+        self._held = 0
         self._processor: Processor | None = None
         self._epoch = 0
         self._watchers: set[Watcher] = set()
@@ -103,15 +105,24 @@ class Desk:
         with self._lock:
             self._processor, self._epoch = processor, epoch
 
+    @property
+    def asked(self) -> bool:
+        """The loop: whether somebody waits for the end of the epoch."""
+        return self._next.locked()
+
     def hold(self) -> None:
-        """The loop: an epoch begins; answers wait until it is committed."""
-        self._lock.acquire()
-        self._held = True
+        """The loop: an epoch begins; answers wait until it is committed, and so is any that begins before that."""
+        if not self._held:
+            with self._next:  # whoever waits goes first
+                self._lock.acquire()
+        self._held += 1
 
     def committed(self, epoch: int, applied: Applied) -> None:
-        """The loop: the epoch that was begun is committed."""
+        """The loop: of the epochs that were begun the first is committed."""
         processor, self._epoch = self._processor, epoch
-        self._release()
+        self._held -= 1
+        if not self._held:
+            self._lock.release()
         self._told(applied)
         for letter in map(Letter.of, applied.dead_letters):
             self._letters.append(letter)
@@ -125,8 +136,8 @@ class Desk:
         if not self._held:
             self._lock.acquire()
         self._processor = None
-        self._held = True
-        self._release()
+        self._held = 0
+        self._lock.release()
 
     def recommendations(
         self, user: str, name: str | None = None, size: int | None = None, exclude: Sequence[str] = ()
@@ -190,18 +201,20 @@ class Desk:
 
     @contextmanager
     def _reading(self) -> Iterator[Processor]:
-        if not self._lock.acquire(timeout=WAIT_S):
-            raise NotReady("the learner is in the middle of a long epoch; ask again")
+        until = time.monotonic() + WAIT_S
+        if not self._next.acquire(timeout=WAIT_S):
+            raise NotReady(LONG)
+        try:
+            if not self._lock.acquire(timeout=max(until - time.monotonic(), 0.0)):
+                raise NotReady(LONG)
+        finally:
+            self._next.release()
         try:
             if self._processor is None:
                 raise NotReady("the learner is recovering; ask again")
             yield self._processor
         finally:
             self._lock.release()
-
-    def _release(self) -> None:
-        self._held = False
-        self._lock.release()
 
     def _tell_lists(self, applied: Applied, processor: Processor) -> None:
         watchers = [watcher for watcher in tuple(self._watchers) if watcher.user is not None]

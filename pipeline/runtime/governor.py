@@ -92,7 +92,10 @@ class Governor:
         return not self._fixed and unsaved_s > self._most_replay_s
 
     def learned(self, level: int, events: int, seconds: float) -> None:
-        """An epoch of so many events took this long at that level, from poll to commit."""
+        """An epoch of so many events took this long at that level, from poll to commit.
+
+        Of time that it shares with the one before it is given what that one had not.
+        """
         batches = self._batches(events)
         self._left = max(self._left - events, 0)
         if batches:

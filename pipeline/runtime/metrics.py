@@ -89,7 +89,8 @@ class LearnerMetrics:
         told = "Learned per event, -1 (hurried), 0 (lean) to 4 (full), last epoch"
         self.effort = Gauge("headrace_effort", told, registry=registry)
         self.effort_seconds = Counter(
-            "headrace_effort_seconds", "Time from poll to commit of epochs with events", ["level"], registry=registry
+            "headrace_effort_seconds", "Time from poll to commit of epochs with events, none of it twice", ["level"],
+            registry=registry,
         )
         self.effort_events = Counter("headrace_effort_events", "Event records", ["level"], registry=registry)
         self.step_failures = Counter("headrace_step_failures", "Attempts at an epoch in vain", registry=registry)
@@ -131,8 +132,13 @@ class LearnerMetrics:
         self.epoch.set(epoch)
         self._drifts = processor.learner.drift.detected
 
-    def epoch_committed(self, epoch: int, applied: Applied, processor: Processor) -> None:
-        """Count a committed epoch."""
+    def rows_of(self, processor: Processor) -> dict[str, int]:
+        """How many rows its state has now, for `epoch_committed`."""
+        users, catalogue = processor.learner.users, processor.learner.catalogue
+        return {"users": users.ids.used, "users_paged_out": users.paging.cold, "items": catalogue.ids.used}
+
+    def epoch_committed(self, epoch: int, applied: Applied, rows: Mapping[str, int]) -> None:
+        """Count a committed epoch, after which the state had these `rows`."""
         counts = applied.counts
         self.consumed.inc(counts.consumed)
         for outcome in OUTCOMES:
@@ -149,10 +155,8 @@ class LearnerMetrics:
         if applied.losses:
             self.loss.labels("interest").set(applied.losses[-1][0])
             self.loss.labels("weights").set(applied.losses[-1][1])
-        learner = processor.learner
-        self.rows.labels("users").set(learner.users.ids.used)
-        self.rows.labels("users_paged_out").set(learner.users.paging.cold)
-        self.rows.labels("items").set(learner.catalogue.ids.used)
+        for name, count in rows.items():
+            self.rows.labels(name).set(count)
 
     def effort_spent(self, level: int, events: int, seconds: float) -> None:
         """Note at which effort an epoch went, and how long its events took."""

@@ -5,8 +5,12 @@ start    fence the predecessor and abort what it left open; read the manifests;
 epoch    poll → decode → order → dedupe → step (`epochs.processor`), then in one
          transaction: lists, dead letters, the manifest, the consumed positions;
          every record's acknowledgement is checked before the commit
+beside   while that transaction is under way, and a whole epoch waits already, the
+         next one is polled and its step taken; nothing of it leaves the process
+         before the first is known good
 after    only when the commit is known to be good is the state that of the new
-         epoch; now and then it is copied and written as a snapshot
+         epoch; now and then it is copied and written as a snapshot, of an epoch
+         that no step was taken upon
 doubt    anything else: drop source, sink and state and start again. There is no
          other way to recover. Fenced by a newer instance: stop for good
 poison   a step that raises, or ends the process, is doubt too; after two such
@@ -19,6 +23,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -34,6 +39,8 @@ from pipeline.ports import Clock, ColdDamaged, CommitUnknown, Fenced, Sink, Snap
 from pipeline.runtime.desk import Desk
 from pipeline.runtime.governor import Governor
 from pipeline.runtime.metrics import LearnerMetrics
+from pipeline.runtime.pipelining import Commits, Learned, one_thread
+from pipeline.runtime.polling import gathered, waiting
 from pipeline.runtime.replaying import ReplayReport
 from pipeline.runtime.snapshots import SnapshotWriter, Task, in_thread
 from pipeline.runtime.spans import NoSpans, Spans
@@ -84,6 +91,7 @@ class Parts:
     health: Health
     accept_gap: bool = False
     beside: Callable[[Callable[[], None]], Task] = in_thread
+    commits: Callable[[], Executor] = one_thread
     note: Note = field(default_factory=MemoryNote)
     desk: Desk = field(default_factory=Desk)
     spans: Spans = field(default_factory=NoSpans)
@@ -105,13 +113,23 @@ class Runner:
         self._begun: dict[TopicPartition, int] = {}
         self._read_at = time.monotonic()
         self._trials = Trials(parts.note)
+        self._commits = Commits(
+            parts.commits(), parts.metrics, parts.spans, parts.desk, parts.clock, self._governor,
+            parts.settings.topic("events"),
+        )  # fmt: skip
 
     def run(self, stop: threading.Event) -> None:
         """Learn until `stop` is set, finish the epoch, write a snapshot and return.
 
         Raises Fenced, RecoveryRefused, NotTheRecords.
         """
-        accept_gap = self._parts.accept_gap
+        try:
+            self._live(stop, self._parts.accept_gap)
+        finally:
+            self._commits.close()
+        self._writer.close()
+
+    def _live(self, stop: threading.Event, accept_gap: bool) -> None:
         while not stop.is_set():
             source, sink = None, self._parts.make_sink()
             try:
@@ -129,18 +147,17 @@ class Runner:
                 stop.wait(RETRY_S)
             finally:
                 self._parts.desk.close()
-                self._parts.spans.end(None)
+                self._parts.spans.doubt()
                 with suppress(ConnectionError):
                     if source is not None:
                         source.close()
                     sink.close()
-        self._writer.close()
 
     def _learn(self, source: Source, sink: Sink, stop: threading.Event, accept_gap: bool) -> None:
         began = time.monotonic()
         recovered = self._recover(source, sink, stop, accept_gap)
         self.processor, self.standing = recovered.processor, recovered.standing
-        self._writer.replayed(time.monotonic() - began)
+        self._writer.worked(time.monotonic() - began)
         if recovered.anew or self._trials.halving:
             self._writer.write(self.processor, self.standing)
         self._seek(source)
@@ -148,6 +165,16 @@ class Runner:
         self._parts.desk.open(self.processor, self.standing.epoch)
         self._parts.health.ready.set()
         log.info("ready: reading %d partitions, epoch %d", len(self._begun), self.standing.epoch)
+        try:
+            self._go_on(source, sink, stop)
+        except Exception:
+            self._settle(stepped_upon=True)  # that this instance is fenced, say, counts for more
+            raise
+        self._writer.write(self.processor, self.standing)
+
+    def _go_on(self, source: Source, sink: Sink, stop: threading.Event) -> None:
+        """Epoch after epoch until `stop`; all are committed then."""
+        assert self.processor is not None
         looked = shown = time.monotonic()
         while not stop.is_set():
             self._parts.health.turn()
@@ -156,12 +183,14 @@ class Runner:
                 looked = time.monotonic()
                 if set(source.partitions()) != self._begun.keys():
                     log.info("partitions changed")
+                    self._settle()
                     self._seek(source)
             if time.monotonic() - shown > REFRESH_METRICS_S:
                 shown = time.monotonic()
+                self._settle()
                 self._parts.metrics.prequential(self.processor)
                 self._parts.metrics.lags(source.high_watermarks(), source.positions())
-        self._writer.write(self.processor, self.standing)
+        self._settle()
 
     def _unless_overtaken(self, sink: Sink, stop: threading.Event) -> None:
         """A broker that timed our transaction out fences as well as a newer instance does: only the latter ends us."""
@@ -209,40 +238,58 @@ class Runner:
         source.seek(self._begun)
 
     def _epoch(self, source: Source, sink: Sink) -> None:
-        """One epoch, or nothing if nothing came and no list is due."""
+        """The next epoch's step is taken and its commit begun; or nothing, if nothing came and no list is due."""
         assert self.processor is not None
-        metrics, clock = self._parts.metrics, self._parts.clock
-        records = self._poll(source, self._patience_s())
-        began, now = time.monotonic(), clock.now_ms()
+        metrics, spans = self._parts.metrics, self._parts.spans
+        # Where nothing waits to be learned, what came of a commit is to be known at once.
+        records = self._poll(source, self._patience_s() if self._commits.underway is None else 0.0)
+        began, now = time.monotonic(), self._parts.clock.now_ms()
         after = source.positions()
-        events, unread = self._waiting(source, records, after)
+        events, unread = waiting(source, self._parts.settings.topic("events"), records, after)
         effort = self._governor.choose(events + unread, began, self._writer.unsaved_s)
         due = self.processor.pending()
-        if not records and (due is None or due > now):
+        idle = not records and (due is None or due > now)
+        if idle or self._commits.answered:
+            self._settle()
+        if idle:
             return
-        epoch = self.standing.epoch + 1
+        underway = self._commits.underway
+        before = self.standing if underway is None else underway.standing
+        epoch = before.epoch + 1
         stepped = time.monotonic()
-        at = {place: self.standing.positions.get(place, begun) for place, begun in self._begun.items()}
+        at = {place: before.positions.get(place, begun) for place, begun in self._begun.items()}
         poisoned = self._trials.begin(at, records)
         self._parts.desk.hold()
-        spans = self._parts.spans
         spans.begin(epoch, records)
-        with metrics.stage.labels("step").time(), spans.stage("step"):
+        with metrics.stage.labels("step").time(), spans.stage(epoch, "step"):
             applied = self._step(epoch, records, now, effort, poisoned)
         stepped = time.monotonic() - stepped
-        manifest = self._manifest(epoch, applied, records, after, now, effort, poisoned)
-        with metrics.stage.labels("commit").time(), spans.stage("commit"):
-            offset = sink.commit(applied.outputs, manifest, after)
-        self.standing = self.standing.after(manifest, offset)
+        manifest = self._manifest(before, applied, records, after, now, effort, poisoned)
+        learned = Learned(
+            records, events, effort, applied, before.after(manifest), metrics.rows_of(self.processor), began, stepped
+        )
+        self._settle(stepped_upon=True)
+        self._commits.begin(sink, learned, manifest, after)
+        # A step beside a commit makes that one's lists late: only while a whole epoch waits already is it worth it.
+        worth = unread >= self._most() and not self._parts.desk.asked
+        if not worth or self._writer.is_due(stepped) or not self._trials.calm or self._commits.answered:
+            self._settle()
+
+    def _settle(self, *, stepped_upon: bool = False) -> None:
+        """Wait for the commit under way, if one is: only now does its epoch stand. Raises what the commit did.
+
+        `stepped_upon` where the state is no longer that of the epoch: the next step was taken, or begun.
+        """
+        assert self.processor is not None
+        learned = self._commits.known()
+        if learned is None:
+            return
+        self.standing = learned.standing
+        if stepped_upon:
+            self._writer.worked(learned.stepped)
+            return
         self._trials.committed()
-        self._parts.desk.committed(epoch, applied)
-        spans.end(applied.counts.lists)
-        seconds = time.monotonic() - began
-        self._governor.learned(effort, events, seconds)
-        metrics.epoch_committed(epoch, applied, self.processor)
-        metrics.effort_spent(effort, events, seconds)
-        metrics.latencies(records, self._parts.settings.topic("events"), clock.now_ms())
-        self._writer.maybe_write(self.processor, self.standing, stepped)
+        self._writer.maybe_write(self.processor, self.standing, learned.stepped)
 
     def _step(
         self, epoch: int, records: list[Record], now: int, effort: int, poisoned: tuple[Poisoned, ...]
@@ -271,31 +318,22 @@ class Runner:
         soon = due is not None and due < self._parts.clock.now_ms() + QUIET_POLL_S * 1000
         return IDLE_POLL_S if soon else QUIET_POLL_S
 
+    def _most(self) -> int:
+        """Records of an epoch."""
+        return self._trials.most(self._parts.settings.epochs.max_events * BY_LEVEL[self._governor.level].batch)
+
     def _poll(self, source: Source, patience_s: float) -> list[Record]:
-        epochs = self._parts.settings.epochs
-        most = self._trials.most(epochs.max_events * BY_LEVEL[self._governor.level].batch)
+        most, wait_ms = self._most(), self._parts.settings.epochs.linger_ms
         # Of a few events at a time a restart has nearly as much to do again as of many.
-        linger_s = max(epochs.linger_ms / 1000, GATHER_S if self._governor.saves(self._writer.unsaved_s) else 0.0)
-        records = source.poll(most, patience_s)
+        linger_s = max(wait_ms / 1000, GATHER_S if self._governor.saves(self._writer.unsaved_s) else 0.0)
+        records = gathered(source, most, patience_s, linger_s)
         if records:
             self._read_at = time.monotonic()
-        until = time.monotonic() + linger_s
-        while records and len(records) < most and (left_s := until - time.monotonic()) > 0:
-            records += source.poll(most - len(records), left_s)
         return records
-
-    def _waiting(
-        self, source: Source, records: list[Record], positions: dict[TopicPartition, int]
-    ) -> tuple[int, int]:
-        """Events among the records just read, and those of the log still to be read."""
-        topic = self._parts.settings.topic("events")
-        ends = source.high_watermarks()
-        behind = (ends.get(tp, at) - at for tp, at in positions.items() if tp.topic == topic)
-        return sum(record.topic == topic for record in records), sum(max(lag, 0) for lag in behind)
 
     def _manifest(
         self,
-        epoch: int,
+        before: Standing,
         applied: Applied,
         records: list[Record],
         after: dict[TopicPartition, int],
@@ -303,11 +341,9 @@ class Runner:
         effort: int,
         poisoned: tuple[Poisoned, ...],
     ) -> Manifest:
-        assert self.processor is not None
-        before = {**self._begun, **self.standing.positions}
-        ranges = ranges_of(records, before, after)
+        ranges = ranges_of(records, {**self._begun, **before.positions}, after)
         return Manifest(
-            epoch=epoch,
+            epoch=before.epoch + 1,
             instance=self._parts.who.instance,
             kind=EPOCH,
             ranges=ranges,
@@ -317,7 +353,7 @@ class Runner:
             clock=now,
             config_hash=self._config_hash,
             fingerprint=self._parts.who.fingerprint,
-            input_digest=chained_input(self.standing.input_digest, ranges),
+            input_digest=chained_input(before.input_digest, ranges),
             state_digest=applied.state_digest,
             effort=effort,
             poisoned=poisoned,

@@ -108,11 +108,9 @@ class SnapshotWriter:
 
         `worked_s` are the seconds that the last epoch's step took: a replay takes them again.
         """
-        self._worked_s += worked_s
-        since = time.monotonic() - self._last
-        uncopied_s = self._worked_s - self._copied_s
-        due = since >= self._interval_s or (uncopied_s >= self._replay_s and since >= RESTS * self._took_s)
-        if not due or (self._task is not None and self._task.is_alive()):
+        due = self.is_due(worked_s)
+        self.worked(worked_s)
+        if not due:
             return
         self._last, self._copied_s = time.monotonic(), self._worked_s
         copied = {name: tensor.detach().clone() for name, tensor in processor.state().items()}
@@ -120,8 +118,15 @@ class SnapshotWriter:
         worked_s = self._worked_s
         self._task = self._beside(lambda: self._save(standing.epoch, header, copied, worked_s))
 
-    def replayed(self, seconds: float) -> None:
-        """So much was done again at the start: without a snapshot the next start does it once more."""
+    def is_due(self, worked_s: float) -> bool:
+        """Whether `maybe_write` would begin one."""
+        since = time.monotonic() - self._last
+        uncopied_s = self._worked_s + worked_s - self._copied_s
+        due = since >= self._interval_s or (uncopied_s >= self._replay_s and since >= RESTS * self._took_s)
+        return due and not (self._task is not None and self._task.is_alive())
+
+    def worked(self, seconds: float) -> None:
+        """So much was done, or done again at a start: without a snapshot the next start does it once more."""
         self._worked_s += seconds
 
     def write(self, processor: Processor, standing: Standing) -> None:

@@ -14,18 +14,25 @@ MOST_LINKS = 128
 
 
 class Spans(Protocol):
-    """What the loop tells of an epoch: that it begins, its stages, that it is committed, or given up."""
+    """What the loop tells of an epoch: that it begins, its stages, that it is committed, or given up.
+
+    The next one may begin before one is committed; a stage may be another thread's.
+    """
 
     def begin(self, epoch: int, records: Sequence[Record]) -> None:
         """An epoch begins."""
         ...
 
-    def stage(self, name: str) -> AbstractContextManager[None]:
+    def stage(self, epoch: int, name: str) -> AbstractContextManager[None]:
         """Within the epoch."""
         ...
 
-    def end(self, lists: int | None) -> None:
-        """It ended, committed with so many lists; None: in doubt. Nothing where none has begun."""
+    def end(self, epoch: int, lists: int) -> None:
+        """It is committed, with so many lists."""
+        ...
+
+    def doubt(self) -> None:
+        """Those that have begun and not ended are given up."""
         ...
 
 
@@ -35,11 +42,14 @@ class NoSpans:
     def begin(self, epoch: int, records: Sequence[Record]) -> None:
         """Nothing."""
 
-    def stage(self, name: str) -> AbstractContextManager[None]:
+    def stage(self, epoch: int, name: str) -> AbstractContextManager[None]:
         """Nothing."""
         return nullcontext()
 
-    def end(self, lists: int | None) -> None:
+    def end(self, epoch: int, lists: int) -> None:
+        """Nothing."""
+
+    def doubt(self) -> None:
         """Nothing."""
 
 
@@ -54,32 +64,34 @@ class OpenTelemetrySpans:
             raise SettingsError("metrics.tracing: needs OpenTelemetry: pip install '.[tracing]'") from None
         self._trace = trace
         self._tracer = (provider or _provider()).get_tracer("headrace")
-        self._span: Any = None
+        self._begun: dict[int, Any] = {}
 
     def begin(self, epoch: int, records: Sequence[Record]) -> None:
         """A span of its own, not a child of any event's: it has many, and links to them."""
         traces = dict.fromkeys(found for record in records if (found := trace_of(record.headers)) is not None)
         links = [self._trace.Link(self._context(one)) for one in list(traces)[:MOST_LINKS]]
         told = {"headrace.epoch": epoch, "headrace.records": len(records)}
-        self._span = self._tracer.start_span("headrace.epoch", links=links, attributes=told)
+        self._begun[epoch] = self._tracer.start_span("headrace.epoch", links=links, attributes=told)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, epoch: int, name: str) -> Iterator[None]:
         """A child of the epoch's."""
-        within = self._trace.set_span_in_context(self._span)
+        within = self._trace.set_span_in_context(self._begun[epoch])
         with self._tracer.start_as_current_span(f"headrace.{name}", context=within):
             yield
 
-    def end(self, lists: int | None) -> None:
-        """The epoch's span ends, with an error where it is in doubt."""
-        span, self._span = self._span, None
-        if span is None:
-            return
-        if lists is None:
-            span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, "in doubt: recovered from the log"))
-        else:
-            span.set_attribute("headrace.lists", lists)
+    def end(self, epoch: int, lists: int) -> None:
+        """The epoch's span ends."""
+        span = self._begun.pop(epoch)
+        span.set_attribute("headrace.lists", lists)
         span.end()
+
+    def doubt(self) -> None:
+        """Spans that have not ended do, with an error."""
+        for span in self._begun.values():
+            span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, "in doubt: recovered from the log"))
+            span.end()
+        self._begun.clear()
 
     def _context(self, traceparent: bytes) -> Any:
         _, trace_id, span_id, flags = traceparent.decode().split("-")

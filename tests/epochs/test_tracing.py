@@ -54,7 +54,7 @@ def spanned(shard: Shard) -> tuple[Runner, InMemorySpanExporter]:
     provider.add_span_processor(SimpleSpanProcessor(exported))
     runner = shard.runner()
     object.__setattr__(runner._parts, "spans", OpenTelemetrySpans(provider))
-    return runner, exported
+    return Runner(runner._parts), exported
 
 
 def test_an_epoch_is_a_span_with_its_stages_linked_to_its_events() -> None:

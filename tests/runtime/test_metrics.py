@@ -58,10 +58,10 @@ def test_what_has_not_happened_is_0(registry: CollectorRegistry, name: str, labe
 def test_an_epoch_that_lost_count_is_told_for_good(registry: CollectorRegistry, processor: Processor) -> None:
     metrics = LearnerMetrics(registry)
     right = Applied([], Counts(consumed=2, trained=2), 0, "")
-    metrics.epoch_committed(1, right, processor)
+    metrics.epoch_committed(1, right, metrics.rows_of(processor))
     assert registry.get_sample_value("headrace_events_conserved") == 1
-    metrics.epoch_committed(2, replace(right, counts=Counts(consumed=2, trained=1)), processor)
-    metrics.epoch_committed(3, right, processor)
+    metrics.epoch_committed(2, replace(right, counts=Counts(consumed=2, trained=1)), metrics.rows_of(processor))
+    metrics.epoch_committed(3, right, metrics.rows_of(processor))
     assert registry.get_sample_value("headrace_events_conserved") == 0
 
 

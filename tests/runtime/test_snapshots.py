@@ -99,7 +99,7 @@ def test_work_asks_for_a_snapshot_before_the_time_does(watch: Watch) -> None:
 
 def test_what_a_start_did_again_counts_as_work(watch: Watch) -> None:
     bench = Bench(MemorySnapshotStore(), snapshot_interval_s=1e9, replay_s=5)
-    bench.writer.replayed(6)
+    bench.writer.worked(6)
     assert bench.work(0.1) == [1]
 
 

@@ -90,12 +90,28 @@ MUTANTS = {
         "the state is saved before it is known to be committed", runner.Runner, "_epoch",
         (
             (
-                '    with metrics.stage.labels("commit").time(), spans.stage("commit"):\n',
-                "    ahead = self.standing.after(manifest, self.standing.offset + 2)\n"
-                "    self._writer.write(self.processor, ahead)\n"
-                '    with metrics.stage.labels("commit").time(), spans.stage("commit"):\n',
+                "    self._commits.begin(",
+                "    self._writer.write(self.processor, before.after(manifest, before.offset + 2))\n"
+                "    self._commits.begin(",
             ),
         ),
+    ),
+    "next-before-known": Mutant(
+        "an epoch is committed though nobody knows what became of the one before it", runner.Runner, "_epoch",
+        (("    self._settle(stepped_upon=True)\n    self._commits.begin(", "    self._commits.begin("),),
+    ),
+    "stands-before-known": Mutant(
+        "an epoch stands as soon as its commit is begun", runner.Runner, "_epoch",
+        (
+            (
+                "    self._commits.begin(sink, learned, manifest, after)\n",
+                "    self._commits.begin(sink, learned, manifest, after)\n    self.standing = learned.standing\n",
+            ),
+        ),
+    ),
+    "snapshot-of-the-next": Mutant(
+        "a snapshot is copied though the next step was taken meanwhile", runner.Runner, "_settle",
+        (("    if stepped_upon:\n", "    if False:\n"),),
     ),
     "offsets-outside": Mutant(
         "consumed positions are committed after the transaction, not in it", kafka_sink.KafkaSink, "commit",
@@ -260,7 +276,7 @@ MUTANTS = {
         seed=38,
     ),
     "partitions-unnoticed": Mutant(
-        "a new partition is not looked for", runner.Runner, "_learn",
+        "a new partition is not looked for", runner.Runner, "_go_on",
         (("if set(source.partitions()) != self._begun.keys():", "if False:"),),
         seed=138,
     ),

@@ -30,7 +30,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Plan:
-    """A world's settings and all that befalls it."""
+    """A world's settings and all that befalls it. In one that `overlaps`, commits go on beside the loop."""
 
     seed: int
     max_events: int
@@ -40,6 +40,7 @@ class Plan:
     hourly: int
     retention: bool
     efforts: tuple[str, ...]
+    overlaps: bool
     actions: tuple[Action, ...]
 
     def without(self, dropped: range) -> Plan:
@@ -71,6 +72,9 @@ def drawn(seed: int, length: int = 110) -> Plan:
     _poison(actions, random.Random(f"poison {seed}"))
     if not retention:
         actions = _with_rewinds(actions, seed)
+    beside = random.Random(f"beside {seed}")
+    if overlaps := beside.random() < 0.5:
+        actions = [_in_a_step(action, beside) for action in actions]
     return Plan(
         seed=seed,
         max_events=chance.choice((1, 2, 3, 7, 64)),
@@ -80,6 +84,7 @@ def drawn(seed: int, length: int = 110) -> Plan:
         hourly=chance.choice((0, 2)),
         retention=retention,
         efforts=tuple(chance.choice(("full", "lean", "1", "2")) for _ in range(4)),
+        overlaps=overlaps,
         actions=tuple(actions),
     )
 
@@ -109,6 +114,13 @@ def _with_rewinds(actions: list[Action], seed: int) -> list[Action]:
         at = chance.randrange(actions[-1].at + 1)
         actions.append(Action(at, "rewind", (chance.random(), item, chance.random() < 0.2)))
     return sorted(actions, key=lambda action: action.at)
+
+
+def _in_a_step(action: Action, chance: random.Random) -> Action:
+    """Some crashes come in the middle of a step while the commit of the epoch before it is under way."""
+    if action.what == "crash" and chance.random() < 0.2:
+        return replace(action, how=(*action.how[:2], "apply"))
+    return action
 
 
 def _how(what: str, chance: random.Random) -> Any:

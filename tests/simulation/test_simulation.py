@@ -16,7 +16,7 @@ from torn_disk import TornDisk
 CRASHES = int(os.environ.get("HEADRACE_TEST_CRASHES", "100000"))
 POINTS = {
     "connect", "init", "metadata", "fetch", "produce", "offsets", "commit", "committed",
-    "write", "sync", "rename", "sync-names", "remove", "read", "note", "step",
+    "write", "sync", "rename", "sync-names", "remove", "read", "note", "step", "apply",
 }  # fmt: skip
 
 

@@ -15,9 +15,10 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 from unittest import mock
 
@@ -33,6 +34,8 @@ import consumers.aligned
 import consumers.kafka
 import consumers.kafka_client
 import consumers.kafka_replay
+import pipeline.runtime.pipelining
+import pipeline.runtime.polling
 import pipeline.runtime.rewinding
 import pipeline.runtime.runner
 import pipeline.runtime.snapshots
@@ -111,6 +114,53 @@ class _Job:
             self.work()
 
 
+class _Commit(Future[Any]):
+    """A commit beside the loop: made at one of the loop's effects, or when it is waited for."""
+
+    def __init__(self, life: _Life, due: int, work: Callable[[], Any]) -> None:
+        super().__init__()
+        self.due = due
+        self._life = life
+        self._work = work
+
+    def result(self, timeout: float | None = None) -> Any:
+        self._life.at = "waiting"
+        self.make()
+        self._life.commit = None
+        return super().result(0)
+
+    def make(self) -> None:
+        """Unless it is made already, or under way."""
+        if self._life.committing or self.done():
+            return
+        self._life.committing = True
+        try:
+            self.set_result(self._work())
+        except Exception as error:
+            self.set_exception(error)
+        finally:
+            self._life.committing = False
+
+
+class _Commits(Executor):
+    """One thread's worth of commits: the next is not begun before the last is made."""
+
+    def __init__(self, world: World, life: _Life) -> None:
+        self._world = world
+        self._life = life
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> _Commit:  # type: ignore[override]
+        if self._life.commit is not None:
+            self._life.commit.make()
+        commit = _Commit(self._life, self._world.commit_due(), partial(work, *arguments))
+        self._life.at = "waiting"
+        if self._world.plan.overlaps:
+            self._life.commit = commit
+        else:
+            commit.make()
+        return commit
+
+
 @lru_cache(maxsize=4096)
 def _read(manifest: bytes) -> dict[str, Any]:
     """A manifest, which nobody changes: the same ones are asked for again and again."""
@@ -119,11 +169,14 @@ def _read(manifest: bytes) -> dict[str, Any]:
 
 @dataclass
 class _Life:
-    """A process: dead, it does nothing any more."""
+    """A process: dead, it does nothing any more. `at` is where its loop is, whatever goes on beside that."""
 
     home: str
     instance: str
     job: _Job | None = None
+    commit: _Commit | None = None
+    committing: bool = False
+    at: str = ""
     producer: Producer | None = None
     claims: int = 0
     overtaken: bool = False
@@ -145,15 +198,16 @@ class _Note:
         self._world.effect("note")
         self._before, self.text = self.text, text
 
-    def crash(self, chance: random.Random, kind: str) -> tuple[str, int, int] | None:
+    def crash(self, chance: random.Random, at: str) -> tuple[str, int, int] | None:
         """Which record was being tried alone, if one was and that is written down, or was written down last before."""
         lost = chance.random() < 0.2
         if lost:
             self.text = self._before
         said = json.loads(self.text or b"{}")
-        if not (lost or kind in ("step", "note")) or not said.get("underway") or not said["record"]:
+        if not (lost or at in ("step", "apply", "note")) or not said.get("underway") or not said["record"]:
             return None
-        return tuple(said["record"])
+        place, offset = said["record"]
+        return place["topic"], place["partition"], offset
 
 
 class _Checked:
@@ -294,9 +348,21 @@ class World:
         while self._waiting and self._waiting[-1].at <= report.effects:
             self._begin(self._waiting.pop())
         life = self._life
-        if life is not None and life.job is not None and not self._in_job and life.job.due <= report.effects:
-            self._write_snapshot(life.job)
+        if life is not None:
+            self._go_on_beside(life, kind)
         return self._struck(kind)
+
+    def commit_due(self) -> int:
+        """At which effect a commit is made that is asked for now, if it is not waited for before."""
+        return self.report.effects + (self._delays.randrange(8) if self.plan.overlaps else 0)
+
+    def _go_on_beside(self, life: _Life, kind: str) -> None:
+        if not self._in_job and not life.committing:
+            life.at = kind
+            if life.commit is not None and life.commit.due <= self.report.effects:
+                life.commit.make()
+        if life.job is not None and not self._in_job and life.job.due <= self.report.effects:
+            self._write_snapshot(life.job)
 
     def _struck(self, kind: str) -> str | None:
         for action in self._pending:
@@ -362,15 +428,20 @@ class World:
         if kind == "commit" and delay >= 0 and life.producer is not None:
             self._send_off(life.producer.flying(), delay)
         self.disks[life.home].crash(random.Random(salt))
-        if (tried := self.notes[life.home].crash(random.Random(salt), kind)) is not None:
+        at = "step" if kind == "step" else life.at
+        if (tried := self.notes[life.home].crash(random.Random(salt), at)) is not None:
             self._deaths[tried] += 1
-        life.job = None
+        if life.commit is not None and at in ("step", "apply"):
+            self.report.strikes["overlapped"] += 1
+        life.job = life.commit = None
         self.report.crashes += 1
         self.report.crash_points[kind] += 1
         raise Crash(kind)
 
     def _peril(self, record: Record, kind: str) -> None:
-        """What an event does to the step in the middle of which it is met."""
+        """What an event does to the step in the middle of which it is met; what happens if a commit is under way."""
+        if self._life is not None and self._life.commit is not None:
+            self.effect("apply")
         key = record.topic, record.partition, record.offset
         if (kind != "deadly" and kind not in MOODS) or key in self._mended:
             return
@@ -475,6 +546,7 @@ class World:
                 health=health,
                 accept_gap=self._gaps > 0,
                 beside=beside,
+                commits=lambda: _Commits(self, life),
                 note=self.notes[life.home],
             )
         )
@@ -681,7 +753,7 @@ class World:
 _REQUESTS = ("connect", "init", "metadata", "fetch", "produce", "offsets", "commit")
 _WRITES = ("write", "sync", "rename", "remove", "sync-names", "read")
 _STRIKES = {
-    "crash": (*_REQUESTS, "committed", *_WRITES, "note"),
+    "crash": (*_REQUESTS, "committed", *_WRITES, "note", "apply"),
     "away": _REQUESTS,
     "lose": ("produce",),
     "bump": ("produce",),
@@ -727,6 +799,8 @@ def _simulated(world: World) -> Iterator[None]:
         mock.patch.object(consumers.kafka_client, "why_unreachable", return_value=""),
         mock.patch.object(consumers.kafka_replay, "time", world),
         mock.patch.object(consumers.aligned, "time", world),
+        mock.patch.object(pipeline.runtime.pipelining, "time", world),
+        mock.patch.object(pipeline.runtime.polling, "time", world),
         mock.patch.object(pipeline.runtime.runner, "time", world),
         mock.patch.object(pipeline.runtime.rewinding, "time", world),
         mock.patch.object(pipeline.runtime.snapshots, "time", world),
