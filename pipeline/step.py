@@ -65,3 +65,22 @@ def micro_batches(count: int, size: int) -> Iterator[slice]:
     [(0, 2), (2, 4), (4, 5)]
     """
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def even_parts(count: int, size: int) -> int:
+    """Into how many micro-batches of about `size` to cut so many events: a small rest costs nearly as much as a whole.
+
+    >>> [even_parts(count, 64) for count in (0, 1, 64, 95, 96, 160)]
+    [0, 1, 1, 1, 2, 3]
+    """
+    return max(min(count, 1), (2 * count + size) // (2 * size))
+
+
+def even(count: int, size: int) -> Iterator[slice]:
+    """Cut `count` events into micro-batches of about `size`, at most half as many more, all of one length or one more.
+
+    >>> [(s.start, s.stop) for s in even(5, 2)]
+    [(0, 1), (1, 3), (3, 5)]
+    """
+    parts = even_parts(count, size)
+    return (slice(part * count // parts, (part + 1) * count // parts) for part in range(parts))

@@ -16,7 +16,7 @@ from pipeline.messages import Range, Record, TopicPartition, encode
 from pipeline.settings import Settings
 
 START = "0" * 64
-LEARNS = 3
+LEARNS = 4
 """Raised with every change after which the same events teach other bits: a start then says so (`digest-reset`)."""
 
 

@@ -41,7 +41,7 @@ from pipeline.messages import (
 )
 from pipeline.ports import ColdStore, Decoder
 from pipeline.settings import Settings
-from pipeline.step import micro_batches, step, untimed
+from pipeline.step import even, step, untimed
 
 
 @dataclass
@@ -234,7 +234,7 @@ class Processor:
 
     def _learn_run(self, run: list[Timed], touched: dict[int, Timed | Joined]) -> list[tuple[float, float]]:
         losses = []
-        for part in micro_batches(len(run), self.settings.learning.micro_batch * self.learner.effort.batch):
+        for part in even(len(run), self.settings.learning.micro_batch * self.learner.effort.batch):
             happened = run[part]
             events, times = [t.event for t in happened], [t.time for t in happened]
             done = step(self.learner, events, times, self.ledger.watermark, self.peers, self._clock)

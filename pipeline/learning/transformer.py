@@ -19,7 +19,6 @@ from pipeline.learning.sequences import GAP_BUCKETS, Tokens
 
 LAYERS = 2
 HEADS = 2
-POPULARITIES = 4
 
 Weights = dict[str, Tensor]
 

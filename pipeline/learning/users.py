@@ -137,6 +137,10 @@ class Users:
 
     def windows(self, user_Q: Tensor, items: int) -> tuple[History, Rows]:
         """Histories [Q, L] of users and their consumed items below row `items`, as they are now."""
+        return self.histories_of(user_Q), self._consumed(self.head_U.numpy()[user_Q.numpy()], items)
+
+    def histories_of(self, user_Q: Tensor) -> History:
+        """Histories [Q, L] of users, as they are now."""
         self.paging.bring_back(user_Q)
         found = _empty_history(len(user_Q), self.histories.length)
         kernels.windows(
@@ -144,7 +148,7 @@ class Users:
             user_Q.numpy(), found.item_QL.numpy(), found.code_QL.numpy(), found.time_QL.numpy(),
         )  # fmt: skip
         found.count_Q.copy_(self.count_U[user_Q])
-        return found, self._consumed(self.head_U.numpy()[user_Q.numpy()], items)
+        return found
 
     def glimpse(self, user: int, items: int) -> tuple[History, Rows]:
         """As `windows` of one user, but whoever is paged out stays there: nothing changes. Raises ColdDamaged."""
@@ -168,7 +172,7 @@ class Users:
         target = self.row(target_id)
         if source < 0 or source == target:
             return -1, target
-        both, _ = self.windows(torch.tensor([source, target]), 0)
+        both = self.histories_of(torch.tensor([source, target]))
         oldest_first = [part.flip(1).flatten() for part in (both.item_QL, both.code_QL, both.time_QL)]
         held = oldest_first[0] != NO_ITEM
         order = torch.argsort(oldest_first[2][held], stable=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pipeline.learning.effort import level_of
 from pipeline.messages import FULL_EFFORT, LEAST_EFFORT
+from pipeline.step import even_parts
 
 AUTO = "auto"
 LEAN = level_of("lean")
@@ -135,4 +136,4 @@ class Governor:
         self._moved_up, self._moved_at, self.level = False, now, level
 
     def _batches(self, events: int) -> int:
-        return -(-events // self._micro_batch)
+        return even_parts(events, self._micro_batch)

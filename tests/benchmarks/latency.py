@@ -8,7 +8,8 @@ pace of the backlog's last third is the load that it can carry. Then, in every r
 who follow one another in turn are sent at each rate and at half of that load: to the learner, and to
 a bare loop in a process of its own, which reads them and publishes for each the very bytes of a list
 of that event's user, in transactions as the learner's. Time passes from the call that sends an event
-until a plain kafka-python consumer that reads what is committed has the list which names it.
+until a plain kafka-python consumer that reads what is committed has the list which names it. Said beside
+it, by the learner's own metrics: how many events an epoch had, and how long its step and its commit took.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ WARM_UP_S = 5.0
 
 @dataclass(frozen=True)
 class Round:
-    """Milliseconds at one rate, in events per second; `missing` events had no list of their own in the end."""
+    """Milliseconds at one rate, in events per second; `missing` events had no list of their own in the end.
+
+    `step` and `commit` are means over the learner's epochs, of `per_epoch` events on average.
+    """
 
     rate: float
     p50: float
@@ -58,6 +62,9 @@ class Round:
     bare_p99: float
     missing: int
     bare_missing: int
+    per_epoch: float
+    step: float
+    commit: float
 
 
 class Lists:
@@ -233,6 +240,18 @@ def once(shoppers: Shoppers, lists: Lists, topic: str, rate: float, seconds: flo
     return percentile(found, 0.5), percentile(found, 0.99), missing
 
 
+def epochs_of(before: dict[str, float], after: dict[str, float]) -> tuple[float, float, float]:
+    """Events per epoch, and the milliseconds that its step and its commit took, between two looks at the metrics."""
+
+    def grown(name: str) -> float:
+        return after[name] - before.get(name, 0.0)
+
+    stages = [f'headrace_stage_seconds_{{}}{{{{stage="{name}"}}}}' for name in ("step", "commit")]
+    epochs = grown(stages[1].format("count"))
+    step, commit = (1000 * grown(stage.format("sum")) / epochs for stage in stages)
+    return grown("headrace_events_consumed_total") / epochs, step, commit
+
+
 def line(name: str, rounds: Sequence[Round]) -> str:
     """Rounds as text: medians, and the spread of the ratios."""
 
@@ -245,7 +264,13 @@ def line(name: str, rounds: Sequence[Round]) -> str:
         )
 
     without = sum(one.missing + one.bare_missing for one in rounds)
-    return f"{name}, {rounds[0].rate:.0f} events/s: {told('p50')}; {told('p99')}; {without} events without a list"
+    events, step, commit = (
+        statistics.median(getattr(one, key) for one in rounds) for key in ("per_epoch", "step", "commit")
+    )
+    return (
+        f"{name}, {rounds[0].rate:.0f} events/s: {told('p50')}; {told('p99')}; {without} events without a list; "
+        f"{events:.0f} events an epoch, step {step:.0f} ms, commit {commit:.0f} ms"
+    )
 
 
 def main() -> int:
@@ -270,19 +295,21 @@ def main() -> int:
             lists = Lists(broker.bootstrap, settings.topic("recommendations"))
             for _ in range(chosen.rounds):
                 for name, rate in rates.items():
+                    before = learner.metrics()
                     ours = once(shoppers, lists, settings.topic("events"), rate, chosen.seconds)
+                    told = epochs_of(before, learner.metrics())
                     with bare(settings, lists.bytes) as (events, made):
                         theirs = Lists(broker.bootstrap, made)
                         plain = once(shoppers, theirs, events, rate, chosen.seconds)
                         theirs.close()
-                    rows[name].append(Round(rate, *ours[:2], *plain[:2], ours[2], plain[2]))
+                    rows[name].append(Round(rate, *ours[:2], *plain[:2], ours[2], plain[2], *told))
                     print(line(name, rows[name][-1:]), flush=True)
             lists.close()
             assert learner.stop_within(120) == 0
     for name, rounds in rows.items():
         print(line(name, rounds))
-    told = {"load": load, "rounds": {name: [asdict(one) for one in rounds] for name, rounds in rows.items()}}
-    chosen.out.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    result = {"load": load, "rounds": {name: [asdict(one) for one in rounds] for name, rounds in rows.items()}}
+    chosen.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     return 0
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.learning import ridge_kernels
 from pipeline.learning.arena import grown
 from pipeline.learning.banned import Banned
-from pipeline.learning.batch import History, Questions
+from pipeline.learning.batch import History, Questions, top
 from pipeline.learning.ordering import best
 from pipeline.learning.scorer import Answer, Column, EmptyAnswer, Observation
 from pipeline.learning.users import Users
@@ -112,9 +112,8 @@ class Ridge:
 
     def _begin(self) -> None:
         most = min(ITEMS, int((self.likes_I > 0).sum()))
-        item_R = torch.argsort(self.likes_I, descending=True, stable=True)[:most].sort().values
-        latest = torch.argsort(self._users.last_time_U, descending=True, stable=True)[:MOST_USERS]
-        history, _ = self._users.windows(latest, 0)
+        item_R = top(self.likes_I[None], most)[0].sort().values
+        history = self._users.histories_of(top(self._users.last_time_U[None], MOST_USERS)[0])
         if self._worker is None:
             threads = torch.get_num_threads()  # each thread has its own number of them
             self._worker = ThreadPoolExecutor(1, "ridge", lambda: torch.set_num_threads(threads))
