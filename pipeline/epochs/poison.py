@@ -140,20 +140,21 @@ class Trials:
     def begin(self, positions: Positions, records: Sequence[Record]) -> tuple[Poisoned, ...]:
         """An attempt at these records, from these positions of all partitions read; gives those that are poison."""
         trial = self._trial
-        ends: dict[TopicPartition, int] = {}
+        ends: dict[tuple[str, int], int] = {}
         for record in records:
-            place = TopicPartition(record.topic, record.partition)
+            place = record.topic, record.partition
             ends[place] = max(ends.get(place, 0), record.offset + 1)
-        trial.ends = tuple(ends.items())
+        trial.ends = tuple((TopicPartition(*place), end) for place, end in ends.items())
         trial.condemned = tuple(p for p in trial.condemned if p.offset >= positions.get(_spot(p)[0], 0))
         # A partition that is another's now is no suspect of this one's.
         self._learned({place: positions.get(place, end) for place, end in trial.suspects})
         trial.alone = tuple(one for one in trial.alone if one.spot[1] >= positions.get(one.spot[0], 0))
         condemned = {_spot(p): p for p in trial.condemned}
-        tried = [spot for spot in map(_spot, records) if spot not in condemned]
-        trial.size, trial.record, trial.underway = len(tried), tried[0] if len(tried) == 1 else None, True
+        # Next to always there are none, and then no record is looked up.
+        tried = [record for record in records if _spot(record) not in condemned] if condemned else records
+        trial.size, trial.record, trial.underway = len(tried), _spot(tried[0]) if len(tried) == 1 else None, True
         self._write()
-        return tuple(condemned[spot] for spot in map(_spot, records) if spot in condemned)
+        return tuple(condemned[spot] for spot in map(_spot, records) if spot in condemned) if condemned else ()
 
     def failed(self, error: Exception) -> None:
         """The step raised. Raises NotTheRecords where no record is to blame."""
