@@ -11,6 +11,7 @@ import argparse
 import gc
 import multiprocessing
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ if __name__ == "__main__":
 import torch
 from mutants import MUTANTS
 from plan import Plan, drawn
+from tqdm import tqdm
 from world import Report, World, Wrong
 
 CHUNK = 20
@@ -66,11 +68,12 @@ def lives(crashes: int, first: int, processes: int) -> tuple[Report, list[tuple[
 
 
 def _chunks(first: int, processes: int) -> Iterator[tuple[Report, list[tuple[int, str]]]]:
+    # Processes that are ended in the middle of a chunk may hold tqdm's lock, which forks share: each has its own.
     seeds = range(first, 1 << 40, CHUNK)
     if processes == 1:
         yield from map(chunk, seeds)
         return
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
+    with multiprocessing.get_context("fork").Pool(processes, tqdm.set_lock, (threading.RLock(),)) as pool:
         running = [pool.apply_async(chunk, (seed,)) for seed in seeds[: 2 * processes]]
         for seed in seeds[2 * processes :]:
             yield running.pop(0).get()
