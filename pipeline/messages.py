@@ -14,7 +14,7 @@ import msgspec
 MAX_ID_BYTES = 256
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_NESTING = 32
-LEAST_EFFORT = -1
+LEAST_EFFORT = -2
 FULL_EFFORT = 4
 
 Scalar = str | int | float | bool | None
@@ -291,7 +291,7 @@ class Manifest(msgspec.Struct, frozen=True):
     were lost before they were read, and names as `missed` those that were read
     once and could not be learned again.
     `clock` is the wall clock in ms that the epoch went by. `effort` is how much
-    was learned per event, -1 (hurried), 0 (lean) to 4 (full; what manifests without it mean).
+    was learned per event, -2 (scant) to 4 (full; what manifests without it mean).
     `poisoned` are records of its ranges that were set apart unread.
     """
 

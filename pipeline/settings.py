@@ -62,7 +62,7 @@ def _level(given: Any) -> Any:
 
 
 EffortName = Annotated[
-    Literal["auto", "hurried", "lean", "full", "-1", "0", "1", "2", "3", "4"], BeforeValidator(_level)
+    Literal["auto", "scant", "hurried", "lean", "full", "-2", "-1", "0", "1", "2", "3", "4"], BeforeValidator(_level)
 ]
 Device = Annotated[str, AfterValidator(_device)]
 ListName = Annotated[str, AfterValidator(_list_name)]
@@ -125,7 +125,7 @@ class Learning(Section):
     width: int = Field(default=64, ge=8, le=512)
     sequence: int = Field(default=64, ge=4, le=512)
     neighbours: int = Field(default=256, ge=8, le=4096)
-    candidates: int = Field(default=120, ge=20, le=2000)
+    candidates: int = Field(default=80, ge=20, le=2000)
     drift: Literal["react", "watch", "off"] = "watch"
     interest_steps: int = Field(default=3, ge=0, le=64)
     new_item_weight: float = Field(default=1.0, ge=0, le=10)

@@ -31,6 +31,7 @@ from pipeline.learning.scorers.interest import Interest
 from pipeline.learning.scorers.neighbours import Neighbours
 from pipeline.learning.scorers.popularity import Popularity
 from pipeline.learning.scorers.ridge import Ridge
+from pipeline.learning.side_by_side import MOST, SideBySide, processors
 from pipeline.learning.texts import Texts
 from pipeline.learning.users import Users
 from pipeline.learning.weights import DynamicWeights, Lists, features, maturity
@@ -108,9 +109,12 @@ class Learner:
         self._logarithmic_S = torch.tensor([column.logarithmic for column in self.columns])
         priors = [column.prior for column in self.columns]
         alone = [k for k, column in enumerate(self.columns) if column.name in ALONE]
-        self.weights = DynamicWeights(priors, FIXED + len(self.columns), settings.seed, device, alone)
+        self.weights = DynamicWeights(
+            priors, FIXED + len(self.columns), learning.candidates, settings.seed, device, alone
+        )
         self._reactive = [part for part in (self.weights, *self.scorers) if isinstance(part, Reactive)]
         self.track_US = torch.zeros(64, len(self.columns))
+        self.threads = SideBySide(learning.threads or min(processors(), MOST))
         self.drift = Drift(learning.drift)
         self.kinds = sorted(learning.event_types)[: TYPES - 16]
 
@@ -150,10 +154,12 @@ class Learner:
         """Every scorer's answer, but of those that this effort does without."""
         return ask(self.scorers, questions, self.effort.absent)
 
-    def rank(self, questions: Questions, answers: Answers, banned: Banned) -> Predictions:
-        """The answers' candidates under a (further) ban, scored by the dynamic weights."""
+    def rank(self, questions: Questions, answers: Answers, banned: Banned, least: int = 0) -> Predictions:
+        """The answers' candidates under a (further) ban, at least so many, scored by the dynamic weights."""
         popular = self.popularity.order(FILLER, banned.items)
-        rows_QC, present_QC = candidates(answers, banned, popular, self.settings.learning.candidates)
+        most = self.settings.learning.candidates
+        wanted = max(int(most * self.effort.candidates), min(least, most))
+        rows_QC, present_QC = candidates(answers, banned, popular, wanted)
         return self.weigh(questions, answers, rows_QC, present_QC)
 
     def weigh(self, questions: Questions, answers: Answers, rows_QC: Tensor, present_QC: Tensor) -> Predictions:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import msgspec
 import numpy as np
@@ -13,7 +15,8 @@ from torch import Tensor
 
 from pipeline.learning.banned import Banned, Rows
 from pipeline.learning.batch import History, Questions, top
-from pipeline.learning.diversity import diversified
+from pipeline.learning.candidates import Answers
+from pipeline.learning.diversity import diversified, pooled
 from pipeline.learning.learner import Learner, Predictions
 from pipeline.learning.listing import UNTOLD, Told, written
 from pipeline.learning.ordering import best, greatest
@@ -51,21 +54,43 @@ def recommend(learner: Learner, users: Sequence[int], watermark: int) -> Iterato
     order alone, so that scores need not descend. An item that stands elsewhere
     than by its score has that as a reason, which adds nothing to the score.
     """
-    for start in range(0, len(users), CHUNK):
-        yield from _recommend(learner, torch.tensor(users[start : start + CHUNK], dtype=torch.int64), watermark)
-
-
-def _recommend(learner: Learner, user_Q: Tensor, watermark: int) -> Iterator[MadeList]:
-    history, consumed = learner.users.windows(user_Q, len(learner.catalogue))
     if len(learner.catalogue) == 0:
         for name in learner.settings.publishing.lists:
-            yield from (MadeList(user, name, []) for user in user_Q.tolist())
+            yield from (MadeList(user, name, []) for user in users)
         return
+    parts = (users[start : start + CHUNK] for start in range(0, len(users), CHUNK))
+    asked = (_asked(learner, torch.tensor(part, dtype=torch.int64), watermark) for part in parts)
+    if len(users) <= CHUNK:
+        yield from chain.from_iterable(_answered(learner, one) for one in asked)
+        return
+    # What all share is worked out before: the threads only read. Questions are put by one, which may read the disk.
+    learner.popularity.put_in_order(len(learner.catalogue))
+    yield from chain.from_iterable(learner.threads.each(partial(_answered, learner), asked))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What users would like next, every scorer's answer, and what each has consumed."""
+
+    questions: Questions
+    answers: Answers
+    consumed: Rows
+
+
+def _asked(learner: Learner, user_Q: Tensor, watermark: int) -> _Asked:
+    history, consumed = learner.users.windows(user_Q, len(learner.catalogue))
     questions = question(learner, user_Q, history, watermark)
-    answers = learner.ask(questions)
+    return _Asked(questions, learner.ask(questions), consumed)
+
+
+def _answered(learner: Learner, asked: _Asked) -> list[MadeList]:
+    """Every configured list. Changes nothing: several may be made at a time."""
+    made: list[MadeList] = []
     for name, wanted in learner.settings.publishing.lists.items():
-        ranked = learner.rank(questions, answers, banned(learner, wanted, questions.banned.shown_I, consumed))
-        yield from _explained(learner, user_Q, name, wanted, ranked)
+        ban = banned(learner, wanted, asked.questions.banned.shown_I, asked.consumed)
+        ranked = learner.rank(asked.questions, asked.answers, ban, pool(wanted))
+        made += _explained(learner, asked.questions.user_Q, name, wanted, ranked)
+    return made
 
 
 def pulled(
@@ -89,7 +114,13 @@ def ranking(learner: Learner, user: int, wanted: ListSettings, watermark: int) -
     """What a list of one user is chosen from: the question, and its candidates with their scores; changes nothing."""
     history, consumed = learner.users.glimpse(user, len(learner.catalogue))
     asked = question(learner, torch.tensor([user]), history, watermark)
-    return asked, learner.rank(asked, learner.ask(asked), banned(learner, wanted, asked.banned.shown_I, consumed))
+    ban = banned(learner, wanted, asked.banned.shown_I, consumed)
+    return asked, learner.rank(asked, learner.ask(asked), ban, pool(wanted))
+
+
+def pool(wanted: ListSettings) -> int:
+    """How many candidates a list is chosen from, at least."""
+    return pooled(wanted.size) if wanted.diversity.strength > 0 else wanted.size
 
 
 def question(learner: Learner, user_Q: Tensor, history: History, watermark: int) -> Questions:

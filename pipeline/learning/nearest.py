@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,7 @@ class Nearest:
         self._row_S = torch.full((64,), UNKNOWN, dtype=torch.int64)
         self._used = 0
         self._free: list[int] = []
+        self._lock = threading.Lock()
 
     @property
     def indexed(self) -> bool:
@@ -81,14 +84,15 @@ class Nearest:
     def of(self, rows_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[N] where each of these items' lists stands, -1 for none, in rows [S, LISTED] and their cosines.
 
-        Nearest first, NO_ITEM past the last.
+        Nearest first, NO_ITEM past the last. Several threads may ask at a time.
         """
         known_N = (rows_N >= 0) & (rows_N < self._items)
         rows_N = torch.where(known_N, rows_N, 0)
-        lacking = torch.unique(rows_N[known_N & (self._slot_I[rows_N] == UNKNOWN)])
-        for start in range(0, len(lacking), AT_ONCE):
-            self._work_out(lacking[start : start + AT_ONCE])
-        return torch.where(known_N, self._slot_I[rows_N], UNKNOWN), self._near_SN, self._cosine_SN
+        with self._lock:
+            lacking = torch.unique(rows_N[known_N & (self._slot_I[rows_N] == UNKNOWN)])
+            for start in range(0, len(lacking), AT_ONCE):
+                self._work_out(lacking[start : start + AT_ONCE])
+            return torch.where(known_N, self._slot_I[rows_N], UNKNOWN), self._near_SN, self._cosine_SN
 
     def _work_out(self, rows: Tensor) -> None:
         others = Banned(torch.ones(self._items, dtype=torch.bool), Rows.each(rows))

@@ -230,6 +230,8 @@ def falling(score_I: NDArray[np.float32], n: int) -> NDArray[np.int64]:
     bits_I = (score_I + np.float32(0)).view(np.int32)
     key_I = np.where(bits_I >= 0, bits_I, bits_I ^ 0x7FFFFFFF).astype(np.int64) << 32
     key_I |= np.arange(len(score_I) - 1, -1, -1)
+    if n == 0:
+        return np.zeros(0, np.int64)
     if len(key_I) > 4 * n:
         key_I = np.partition(key_I, len(key_I) - n)[len(key_I) - n :]
     return len(score_I) - 1 - (np.sort(key_I)[::-1][:n] & 0x7FFFFFFF)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pipeline.learning.drift import Reaction
 from pipeline.learning.hedge import Hedge
@@ -42,6 +43,16 @@ class Lists:
     def __getitem__(self, rows: Tensor) -> Lists:
         return Lists(
             self.feature_QCK[rows], self.maturity_QC[rows], self.context_QX[rows], self.present_QC[rows]
+        )
+
+    def of_width(self, candidates: int) -> Lists:
+        """With so many candidates each: the first of them, or some more that are not present."""
+        more = candidates - self.present_QC.shape[1]
+        return Lists(
+            pad(self.feature_QCK, (0, 0, 0, more)),
+            pad(self.maturity_QC, (0, more)),
+            self.context_QX,
+            pad(self.present_QC, (0, more)),
         )
 
 
@@ -74,11 +85,16 @@ class DynamicWeights:
     """The gate and its re-ranker, on `device`; served from averaged weights."""
 
     def __init__(
-        self, priors: Sequence[float], contexts: int, seed: int, device: torch.device, alone: Sequence[int] = ()
-    ) -> None:
-        """`priors` are the columns' rank weights to start from; those `alone` need no history to be right."""
+        self, priors: Sequence[float], contexts: int, candidates: int, seed: int, device: torch.device,
+        alone: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """`priors` are the columns' rank weights to start from; those `alone` need no history to be right.
+
+        A list has at most so many `candidates`.
+        """
         self._seed = seed
         self._device = device
+        self._candidates = candidates
         self._columns = columns = len(priors)
         size = 2 * columns
         generator = torch.Generator().manual_seed(seed)
@@ -174,7 +190,11 @@ class DynamicWeights:
         self._replay_target = tensors["target"].clone()
         self._replay_weight = tensors["weight"].clone()
         if "replay.feature_QCK" in tensors:
-            self._replay = Lists(*(tensors[f"replay.{n}"].clone() for n in Lists.__dataclass_fields__))
+            held = Lists(*(tensors[f"replay.{n}"].clone() for n in Lists.__dataclass_fields__))
+            # Lists may be wider or narrower now than they were: what they no longer hold teaches nothing.
+            self._replay = held.of_width(self._candidates)
+            lost = self._replay_target >= self._candidates
+            self._replay_target[lost], self._replay_weight[lost] = 0, 0.0
         self.trainer.load({n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")})
 
     def _led(self, lists: Lists) -> tuple[Tensor, Tensor] | None:
@@ -218,13 +238,13 @@ class DynamicWeights:
 
     def _remember(self, lists: Lists, target_Q: Tensor, weight_Q: Tensor) -> None:
         if self._replay is None:
-            shape = lists.feature_QCK.shape[1:]
             self._replay = Lists(
-                torch.zeros(REPLAY, *shape, dtype=torch.float16),
-                torch.zeros(REPLAY, shape[0], dtype=torch.int8),
+                torch.zeros(REPLAY, self._candidates, lists.feature_QCK.shape[2], dtype=torch.float16),
+                torch.zeros(REPLAY, self._candidates, dtype=torch.int8),
                 torch.zeros(REPLAY, lists.context_QX.shape[1]),
-                torch.zeros(REPLAY, shape[0], dtype=torch.bool),
+                torch.zeros(REPLAY, self._candidates, dtype=torch.bool),
             )
+        lists = lists.of_width(self._candidates)
         rows = torch.arange(int(self.progress[0]), int(self.progress[0]) + len(target_Q)) % REPLAY
         for name in Lists.__dataclass_fields__:
             held, new = getattr(self._replay, name), getattr(lists, name)

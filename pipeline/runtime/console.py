@@ -19,6 +19,7 @@ from pipeline.showing import shown
 
 NOISY = ("kafka", "transformers", "numba", "asyncio")
 SHOWN_REFUSALS = 10
+AWAKE_S = 1.0
 
 
 class LineFormatter(logging.Formatter):
@@ -72,6 +73,16 @@ class Stop(threading.Event):
         self._interrupted = False
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As `Event.wait`, but no signal is slept through.
+
+        One that another thread was given, as when a debugger holds the main
+        one, is handled when the main thread next wakes.
+        """
+        while timeout is None and not super().wait(AWAKE_S):
+            pass
+        return super().wait(timeout)
 
     def raise_if_interrupted(self) -> None:
         """KeyboardInterrupt, after a tidy end, where it was SIGINT that asked for it."""

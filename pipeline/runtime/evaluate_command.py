@@ -34,7 +34,7 @@ def evaluate(
         str, typer.Option(help="With commas: live (the service's own), incremental, batch, all, none, or names.")
     ] = "live",
     effort: Annotated[
-        str | None, option(help="Learned per event: full (auto means it), lean, hurried, or -1 to 4.")
+        str | None, option(help="Learned per event: full (auto means it), lean, hurried, scant, or -2 to 4.")
     ] = None,
     plan: Annotated[
         list[Path] | None, typer.Option(help="Recorded manifests (and dumped records) to replay.", show_default=False)

@@ -27,7 +27,7 @@ LOOKED = 5.0
 """Turns over which what waits is averaged."""
 SETTLE_S = 1.0
 """So long after a change of level what waits tells nothing of it yet."""
-GUESSED_S = {-1: 0.015, 0: 0.03, 1: 0.05, 2: 0.12, 3: 0.17, 4: 0.22}
+GUESSED_S = {-2: 0.008, -1: 0.015, 0: 0.03, 1: 0.05, 2: 0.12, 3: 0.17, 4: 0.22}
 """Seconds per micro-batch and level until they are measured: only their proportions matter for long."""
 
 

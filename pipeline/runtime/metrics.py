@@ -86,7 +86,7 @@ class LearnerMetrics:
         self.predictions = Gauge("headrace_predictions", "Predictions scored", registry=registry)
         self.loss = Gauge("headrace_loss", "Last training loss", ["model"], registry=registry)
         self.weight = Gauge("headrace_scorer_weight", "Mean weight of a scorer's column", ["column"], registry=registry)
-        told = "Learned per event, -1 (hurried), 0 (lean) to 4 (full), last epoch"
+        told = "Learned per event, -2 (scant), 0 (lean) to 4 (full), last epoch"
         self.effort = Gauge("headrace_effort", told, registry=registry)
         self.effort_seconds = Counter(
             "headrace_effort_seconds", "Time from poll to commit of epochs with events, none of it twice", ["level"],

@@ -14,7 +14,7 @@ from shard import Shard, WholeLog, shop, tiny_settings
 from consumers.dump import read_dumped
 from pipeline.epochs.digest import config_hash
 from pipeline.epochs.history import EPOCH, read_verified
-from pipeline.learning.effort import BY_LEVEL, FULL, LADDER, level_of
+from pipeline.learning.effort import BY_LEVEL, FULL, LADDER, SPARED, level_of
 from pipeline.learning.learner import Learner
 from pipeline.messages import FULL_EFFORT, LEAST_EFFORT, Event, Item, Manifest, encode
 from pipeline.step import step
@@ -58,15 +58,15 @@ def test_the_effort_that_is_set_stands_in_every_epochs_manifest(level: int) -> N
     judge(WholeLog(shard), shard.settings)
 
 
-def test_a_hurried_epoch_takes_four_times_as_many_records() -> None:
+def test_a_hurried_epoch_takes_more_records() -> None:
     most = {}
-    for level in ("lean", "hurried"):
+    for level in ("lean", "hurried", "scant"):
         shard = Shard(tiny_settings(learning={"effort": level}, epochs={"max_events": 5}), partitions=1)
-        for n in range(60):
+        for n in range(160):
             shard.event(f"u{n % 7}", f"i{n % 4}")
         shard.run()
         most[level] = max(manifest.counts.consumed for manifest in shard.manifests())
-    assert most == {"lean": 5, "hurried": 20}
+    assert most == {"lean": 5, "hurried": 20, "scant": 80}
 
 
 def test_a_manifest_of_before_there_were_efforts_means_full(changing: Shard) -> None:
@@ -117,9 +117,9 @@ def test_each_level_takes_as_many_gradient_steps_as_it_says() -> None:
         learner = learner_of(effort.level)
         taught(learner, 64 * 6)
         taken.append((int(learner.interest.progress[2]), int(learner.weights.progress[1])))
-    (hurried, hurried_weights), (lean, lean_weights), (untrained, weights), *trained = taken
-    assert hurried == lean == untrained == 0
-    assert 0 < hurried_weights <= lean_weights < weights
+    (scant, scant_weights), (hurried, hurried_weights), (lean, lean_weights), (untrained, weights), *trained = taken
+    assert scant == hurried == lean == untrained == 0
+    assert 0 < scant_weights <= hurried_weights <= lean_weights < weights
     steps = [interest for interest, _ in trained]
     assert steps == sorted(set(steps))
 
@@ -148,9 +148,10 @@ def test_a_lean_spell_leaves_no_gradient_steps_to_catch_up_with() -> None:
     assert int(learner.interest.progress[2]) - before <= 2
 
 
-def test_hurried_asks_of_a_part_of_the_likes_and_learns_from_all_of_them() -> None:
+@pytest.mark.parametrize(("hurry", "least", "most"), [(-1, 0.15, 0.35), (LEAST_EFFORT, 0.02, 0.12)])
+def test_hurried_asks_of_a_part_of_the_likes_and_learns_from_all_of_them(hurry: int, least: float, most: float) -> None:
     batches = []
-    for level in (LEAST_EFFORT, 0):
+    for level in (hurry, 0):
         learner = learner_of(level)
         times = [1_700_000_000_000 + 1000 * n for n in range(400)]
         events = [Event("like", time, f"u{n % 37}", item_id=f"i{n * 7 % 30}") for n, time in enumerate(times)]
@@ -159,12 +160,25 @@ def test_hurried_asks_of_a_part_of_the_likes_and_learns_from_all_of_them() -> No
             scorer.observe(batch.seen)
         batches.append((batch, {name: parts(learner, f"scorer.{name}.") for name in ("popularity", "neighbours")}))
     (hurried, hurried_counts), (lean, lean_counts) = batches
-    assert 0.15 < len(hurried.questions) / len(lean.questions) < 0.35
+    assert least < len(hurried.questions) / len(lean.questions) < most
     assert {*zip(hurried.questions.user_Q.tolist(), hurried.target_Q.tolist(), strict=True)} < {
         *zip(lean.questions.user_Q.tolist(), lean.target_Q.tolist(), strict=True)
     }
     for name, counts in lean_counts.items():
         assert equal(counts, hurried_counts[name])
+
+
+def test_a_list_of_few_candidates_has_as_many_as_it_may_show() -> None:
+    learner = learner_of(LEAST_EFFORT, items=200)
+    taught(learner, 64)
+    events = [Event("like", 1_700_000_900_000, f"u{n}", item_id=f"i{n}") for n in range(9)]
+    questions = learner.admit(events, [event.timestamp for event in events], 1_700_000_800_000).questions
+    answers, most = learner.ask(questions), learner.settings.learning.candidates
+    sizes = {least: learner.rank(questions, answers, questions.banned, least).rows_QC.shape[1] for least in (0, 9, 999)}
+    assert sizes == {0: int(0.75 * most), 9: int(0.75 * most), 999: most}
+    lists = learner.predict(questions).lists
+    spared = [scorer.name in SPARED for scorer in learner.scorers for _ in scorer.columns] * 2
+    assert (lists.feature_QCK[:, :, spared] == 0).all()
 
 
 def test_levels_are_their_own_numbers() -> None:

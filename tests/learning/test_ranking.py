@@ -192,6 +192,10 @@ def test_context_of_nobody() -> None:
     assert context(questions, torch.zeros(4, 3)).shape == (0, FIXED + 3)
 
 
+CANDIDATES = 9
+"""Of the lists below none has as many."""
+
+
 def lists_of(seed: int, questions: int = 6, choices: int = 7, columns: int = 3) -> Lists:
     """Random candidates, one of each question's absent."""
     generator = torch.Generator().manual_seed(seed)
@@ -203,7 +207,7 @@ def lists_of(seed: int, questions: int = 6, choices: int = 7, columns: int = 3) 
 
 
 def test_what_is_explained_sums_to_the_score() -> None:
-    weights = DynamicWeights([0.5] * 3, 4, 1, CPU)
+    weights = DynamicWeights([0.5] * 3, 4, CANDIDATES, 1, CPU)
     for seed in range(5):
         weights.learn(lists_of(seed), torch.zeros(6, dtype=torch.int64), torch.ones(6))
     asked = lists_of(99)
@@ -215,7 +219,7 @@ def test_what_is_explained_sums_to_the_score() -> None:
 
 
 def test_weights_learn_which_column_is_right() -> None:
-    weights = DynamicWeights([0.5] * 3, 4, 1, CPU)
+    weights = DynamicWeights([0.5] * 3, 4, CANDIDATES, 1, CPU)
     losses = []
     for seed in range(1000):
         lists = lists_of(seed)
@@ -229,7 +233,7 @@ def test_weights_learn_which_column_is_right() -> None:
 
 
 def test_without_a_target_nothing_is_learned() -> None:
-    weights = DynamicWeights([0.5] * 3, 4, 1, CPU)
+    weights = DynamicWeights([0.5] * 3, 4, CANDIDATES, 1, CPU)
     before = {name: tensor.clone() for name, tensor in weights.state().items() if name != "loss"}
     none = lists_of(1)[torch.zeros(0, dtype=torch.int64)]
     assert math.isnan(weights.learn(none, torch.zeros(0, dtype=torch.int64), torch.zeros(0)))
@@ -237,13 +241,29 @@ def test_without_a_target_nothing_is_learned() -> None:
 
 
 def test_events_that_teach_nothing_give_a_finite_loss() -> None:
-    weights = DynamicWeights([0.5] * 3, 4, 1, CPU)
+    weights = DynamicWeights([0.5] * 3, 4, CANDIDATES, 1, CPU)
     assert weights.learn(lists_of(1), torch.zeros(6, dtype=torch.int64), torch.zeros(6)) == 0
     assert weights.score(lists_of(2))[lists_of(2).present_QC].isfinite().all()
 
 
+@pytest.mark.parametrize("candidates", [5, 12])
+def test_what_is_replayed_fits_lists_of_another_length(candidates: int) -> None:
+    before, after = (DynamicWeights([0.5] * 3, 4, size, 1, CPU) for size in (CANDIDATES, candidates))
+    target = torch.arange(6).repeat(20)
+    before.learn(lists_of(1, questions=120), target, torch.ones(120))
+    after.load(before.state())
+    held = after.state()
+    assert held["replay.present_QC"].shape[1] == candidates
+    assert not held["replay.present_QC"][:, 7:].any()
+    assert (held["weight"][:120] == (target < candidates)).all()
+    assert (held["target"] < candidates).all()
+    asked = lists_of(2, choices=min(candidates, 7))
+    assert math.isfinite(after.learn(asked, torch.zeros(6, dtype=torch.int64), torch.ones(6)))
+    assert after.score(asked)[asked.present_QC].isfinite().all()
+
+
 def test_the_replay_ring_goes_round() -> None:
-    weights = DynamicWeights([0.5] * 3, 4, 1, CPU)
+    weights = DynamicWeights([0.5] * 3, 4, CANDIDATES, 1, CPU)
     for seed in range(5):
         weights.learn(
             lists_of(seed, questions=1000), torch.zeros(1000, dtype=torch.int64), torch.full((1000,), 1.0 + seed)

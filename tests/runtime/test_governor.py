@@ -61,7 +61,7 @@ def test_a_backlog_is_worked_off_hurried_and_then_all_is_learned_again() -> None
     assert {turn.level for turn in turns if turn.at > done + 20} == {FULL_EFFORT}
     levels = [turn.level for turn in turns]
     climbed = [level for before, level in pairwise(levels) if level != before]
-    assert climbed == [0, 1, 2, 3, 4], "one step at a time"
+    assert climbed == [-1, 0, 1, 2, 3, 4], "one step at a time"
 
 
 @pytest.mark.parametrize("slower", [0.3, 1.0, 4.0])
@@ -85,12 +85,15 @@ def test_under_a_steady_load_little_waits(level: int, share: float, slower: floa
     load = share * capacity(level, slower)
     turns = [t for t in simulated(Governor("auto", MICRO_BATCH), 600, lambda now: load, slower=slower) if t.at > 60]
     waiting = sorted(turn.waiting for turn in turns)
-    assert waiting[len(waiting) // 2] < 3 * MICRO_BATCH
-    assert waiting[int(0.99 * len(waiting))] < 4 * MICRO_BATCH, "a level more is tried, and soon found to be too much"
+    meanwhile = load * OVERHEAD_S  # comes while an epoch is committed, at whatever level
+    assert waiting[len(waiting) // 2] < 3 * MICRO_BATCH + meanwhile
+    assert waiting[int(0.99 * len(waiting))] < 4 * MICRO_BATCH + meanwhile, (
+        "a level more is tried and soon found too much"
+    )
 
 
 def test_a_level_that_cannot_be_held_is_tried_ever_more_rarely() -> None:
-    load = 0.6 * capacity(LEAST_EFFORT)
+    load = 0.6 * capacity(LEAST_EFFORT + 1)
     turns = list(simulated(Governor("auto", MICRO_BATCH), 900, lambda now: load))
     tries = [b.at for a, b in pairwise(turns) if b.level > a.level]
     assert 3 < len(tries) < 40
@@ -111,7 +114,9 @@ def test_single_events_that_cost_as_much_as_many_bring_no_one_down() -> None:
     assert {turn.level for turn in turns} == {FULL_EFFORT}
 
 
-@pytest.mark.parametrize(("wanted", "level"), [("hurried", LEAST_EFFORT), ("lean", 0), ("2", 2), ("full", FULL_EFFORT)])
+@pytest.mark.parametrize(
+    ("wanted", "level"), [("scant", LEAST_EFFORT), ("hurried", -1), ("lean", 0), ("2", 2), ("full", FULL_EFFORT)]
+)
 def test_a_level_that_is_set_is_kept(wanted: str, level: int) -> None:
     governor = Governor(wanted, MICRO_BATCH)
     assert {governor.choose(waiting, float(now)) for now, waiting in enumerate([0, 10**6, 0, 0, 5])} == {level}

@@ -68,6 +68,11 @@ class Popularity:
         """The first so many items by their count at a horizon."""
         return self._orders[horizon].order(self.count_HI[horizon, :items], float(self.gain_H[horizon]))
 
+    def put_in_order(self, items: int) -> None:
+        """As `order` for every horizon: from now until the next observation that only reads."""
+        for horizon in range(len(HORIZONS)):
+            self.order(horizon, items)
+
     def counts(self, horizon: int, rows: Tensor | slice) -> Tensor:
         """[N] decayed counts of these rows."""
         return self.count_HI[horizon, rows] / self.gain_H[horizon].float()

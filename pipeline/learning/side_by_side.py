@@ -1,0 +1,48 @@
+"""A few threads for work that only reads what was learned: kernels and tensor operations run without the GIL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import torch
+
+MOST = 4
+"""More threads than these wait for the GIL."""
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class SideBySide:
+    """Threads that are begun when they are first needed, and end with this object.
+
+    >>> SideBySide(2).each(abs, iter([-1, -2, 3]))
+    [1, 2, 3]
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+
+    def each(self, work: Callable[[Given], Made], given: Iterable[Given]) -> list[Made]:
+        """What comes of each, in order; `given` is gone through by the caller, and nothing goes on afterwards.
+
+        Raises what the first that failed did.
+        """
+        if self._pool is None:
+            each = torch.get_num_threads()  # every thread has its own number of them, on which last bits depend
+            self._pool = ThreadPoolExecutor(self._threads, "lists", lambda: torch.set_num_threads(each))
+        begun: list[Future[Made]] = []
+        try:
+            begun.extend(self._pool.submit(work, one) for one in given)
+        finally:
+            wait(begun)
+        return [future.result() for future in begun]
