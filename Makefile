@@ -48,6 +48,7 @@ speed: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/recovery.py --megabytes 110 --loads 50
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/slope.py
+	$(BIN)/python tests/benchmarks/left_behind.py --data profiles/ml-100k profiles/movietweetings
 
 # Where an epoch's time goes, by stage, and its flame graph, in profiles/.
 profile: $(VENV)/.dev

@@ -32,7 +32,7 @@ class Effort:
 
 
 SPARED = frozenset({"interest", "attributes", "companions", "factorization", "ridge"})
-"""Without these a list takes half the time and its nDCG falls by about a hundredth."""
+"""What a list is made sooner without: nDCG@10 falls by .8 % and .7 % (ml-100k, MovieTweetings)."""
 
 LADDER = (
     Effort(-2, "scant", SPARED, training=0.0, replay=False, asked=1 / 16, batch=16, candidates=0.75),

@@ -20,6 +20,8 @@ from pipeline.showing import shown
 NOISY = ("kafka", "transformers", "numba", "asyncio")
 SHOWN_REFUSALS = 10
 AWAKE_S = 1.0
+COLLECTED = (50_000, 20, 20)
+"""So many objects more are looked through for cycles, so many such looks by a longer one."""
 
 
 class LineFormatter(logging.Formatter):
@@ -54,13 +56,15 @@ class Overtaken(RuntimeError):
 def importing() -> Iterator[None]:
     """Import much at once: collections in between find nothing, and take half a second of torch's two.
 
-    What is there afterwards is gone through by no later one either.
+    What is there afterwards is gone through by no later one either, and those
+    are rarer: an epoch's records are many, and hold no cycles.
     """
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
+        gc.set_threshold(*COLLECTED)
         gc.enable()
 
 

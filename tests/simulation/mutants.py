@@ -123,7 +123,7 @@ MUTANTS = {
                 "        producer.commit_outside(positions, self._group)\n",
             ),
         ),
-        seed=67,
+        seed=423,
     ),
     "futures-unchecked": Mutant(
         "nobody asks whether each record was written", kafka_sink.KafkaSink, "commit",
