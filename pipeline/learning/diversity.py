@@ -27,18 +27,23 @@ def diversified(score_QC: Tensor, vector_QCP: Tensor, size: int, wanted: Diversi
     places come last. Equal candidates stand in the order of their places.
     """
     pool_QN = torch.argsort(score_QC, dim=1, descending=True, stable=True)
-    if wanted.method == "none" or wanted.strength == 0:
-        return pool_QN[:, :size]
-    pool_QN = pool_QN[:, : pooled(size)]
+    pool_QN = pool_QN[:, : pooled(size, wanted)]
+    if not diversifies(wanted):
+        return pool_QN
     vector_QNP = vector_QCP.gather(1, pool_QN[:, :, None].expand(-1, -1, vector_QCP.shape[2]))
     relevance_QN = _relevance(score_QC.gather(1, pool_QN))
     chosen = _METHODS[wanted.method](relevance_QN, vector_QNP @ vector_QNP.mT, size, wanted.strength)
     return pool_QN.gather(1, chosen)
 
 
-def pooled(size: int) -> int:
+def diversifies(wanted: Diversity) -> bool:
+    """Whether anything but the score decides the order."""
+    return wanted.method != "none" and wanted.strength > 0
+
+
+def pooled(size: int, wanted: Diversity) -> int:
     """How many candidates a list of so many is chosen from, where there are as many."""
-    return max(POOL, 2 * size)
+    return max(POOL, 2 * size) if diversifies(wanted) else size
 
 
 def intra_list_diversity(vector_QNP: Tensor, present_QN: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from pipeline.learning.scorers.interest import Interest
 from pipeline.learning.scorers.neighbours import Neighbours
 from pipeline.learning.scorers.popularity import Popularity
 from pipeline.learning.scorers.ridge import Ridge
-from pipeline.learning.side_by_side import MOST, SideBySide, processors
+from pipeline.learning.side_by_side import SideBySide
 from pipeline.learning.texts import Texts
 from pipeline.learning.users import Users
 from pipeline.learning.weights import DynamicWeights, Lists, features, maturity
@@ -114,7 +114,7 @@ class Learner:
         )
         self._reactive = [part for part in (self.weights, *self.scorers) if isinstance(part, Reactive)]
         self.track_US = torch.zeros(64, len(self.columns))
-        self.threads = SideBySide(learning.threads or min(processors(), MOST))
+        self.threads = SideBySide(learning.threads)
         self.drift = Drift(learning.drift)
         self.kinds = sorted(learning.event_types)[: TYPES - 16]
 

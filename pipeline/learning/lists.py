@@ -88,7 +88,7 @@ def _answered(learner: Learner, asked: _Asked) -> list[MadeList]:
     made: list[MadeList] = []
     for name, wanted in learner.settings.publishing.lists.items():
         ban = banned(learner, wanted, asked.questions.banned.shown_I, asked.consumed)
-        ranked = learner.rank(asked.questions, asked.answers, ban, pool(wanted))
+        ranked = learner.rank(asked.questions, asked.answers, ban, pooled(wanted.size, wanted.diversity))
         made += _explained(learner, asked.questions.user_Q, name, wanted, ranked)
     return made
 
@@ -115,12 +115,7 @@ def ranking(learner: Learner, user: int, wanted: ListSettings, watermark: int) -
     history, consumed = learner.users.glimpse(user, len(learner.catalogue))
     asked = question(learner, torch.tensor([user]), history, watermark)
     ban = banned(learner, wanted, asked.banned.shown_I, consumed)
-    return asked, learner.rank(asked, learner.ask(asked), ban, pool(wanted))
-
-
-def pool(wanted: ListSettings) -> int:
-    """How many candidates a list is chosen from, at least."""
-    return pooled(wanted.size) if wanted.diversity.strength > 0 else wanted.size
+    return asked, learner.rank(asked, learner.ask(asked), ban, pooled(wanted.size, wanted.diversity))
 
 
 def question(learner: Learner, user_Q: Tensor, history: History, watermark: int) -> Questions:

@@ -21,6 +21,12 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def workers(count: int, name: str) -> ThreadPoolExecutor:
+    """Threads that compute as their maker does: each has its own number of torch's, and last bits depend on that."""
+    threads = torch.get_num_threads()
+    return ThreadPoolExecutor(count, name, lambda: torch.set_num_threads(threads))
+
+
 class SideBySide:
     """Threads that are begun when they are first needed, and end with this object.
 
@@ -29,7 +35,8 @@ class SideBySide:
     """
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
+        """With 0 as many as there are processors, but at most `MOST`."""
+        self._threads = threads or min(processors(), MOST)
         self._pool: ThreadPoolExecutor | None = None
 
     def each(self, work: Callable[[Given], Made], given: Iterable[Given]) -> list[Made]:
@@ -38,8 +45,7 @@ class SideBySide:
         Raises what the first that failed did.
         """
         if self._pool is None:
-            each = torch.get_num_threads()  # every thread has its own number of them, on which last bits depend
-            self._pool = ThreadPoolExecutor(self._threads, "lists", lambda: torch.set_num_threads(each))
+            self._pool = workers(self._threads, "lists")
         begun: list[Future[Made]] = []
         try:
             begun.extend(self._pool.submit(work, one) for one in given)

@@ -48,6 +48,8 @@ class Lists:
     def of_width(self, candidates: int) -> Lists:
         """With so many candidates each: the first of them, or some more that are not present."""
         more = candidates - self.present_QC.shape[1]
+        if more == 0:
+            return self
         return Lists(
             pad(self.feature_QCK, (0, 0, 0, more)),
             pad(self.maturity_QC, (0, more)),

@@ -15,7 +15,7 @@ import torch
 from profiling import START_MS, records_of
 
 from pipeline.evaluation.metrics import Tally
-from pipeline.learning.effort import LADDER, level_of
+from pipeline.learning.effort import BY_LEVEL, LADDER, level_of
 from pipeline.runtime.composition import fix_threads, new_processor
 from pipeline.settings import Settings
 
@@ -29,9 +29,11 @@ def left_behind(data: Path, level: int, backlog: int, after: int) -> tuple[float
     processor = new_processor(settings, device)
     first, events = records_of(settings, data, backlog + after)
     processor.apply(0, first, START_MS)
-    batch = next(effort.batch for effort in LADDER if effort.level == level)
     found = []
-    parts = ((level, 0, backlog, settings.epochs.max_events * batch), (LEAN, backlog, backlog + after, 64))
+    parts = (
+        (level, 0, backlog, settings.epochs.max_events * BY_LEVEL[level].batch),
+        (LEAN, backlog, backlog + after, 64),
+    )
     for effort, begin, end, size in parts:
         tally = processor.prequential.tallies["headrace"] = Tally(10)
         for start in range(begin, end, size):

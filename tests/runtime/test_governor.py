@@ -85,10 +85,11 @@ def test_under_a_steady_load_little_waits(level: int, share: float, slower: floa
     load = share * capacity(level, slower)
     turns = [t for t in simulated(Governor("auto", MICRO_BATCH), 600, lambda now: load, slower=slower) if t.at > 60]
     waiting = sorted(turn.waiting for turn in turns)
-    meanwhile = load * OVERHEAD_S  # comes while an epoch is committed, at whatever level
+    # At the least effort there is none to go down to: what comes while an epoch is committed waits, too.
+    meanwhile = load * OVERHEAD_S if level == LEAST_EFFORT else 0
     assert waiting[len(waiting) // 2] < 3 * MICRO_BATCH + meanwhile
     assert waiting[int(0.99 * len(waiting))] < 4 * MICRO_BATCH + meanwhile, (
-        "a level more is tried and soon found too much"
+        "a level more is tried, and soon found to be too much"
     )
 
 

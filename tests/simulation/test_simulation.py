@@ -1,4 +1,4 @@
-"""Fifty thousand simulated crashes; and the protocol broken in every way, each of which must be found."""
+"""A hundred thousand simulated crashes; and the protocol broken in every way, each of which must be found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plan import drawn
 from simulate import caught, lived, lives, shrunk
 from torn_disk import TornDisk
 
-CRASHES = int(os.environ.get("HEADRACE_TEST_CRASHES", "50000"))
+CRASHES = int(os.environ.get("HEADRACE_TEST_CRASHES", "100000"))
 POINTS = {
     "connect", "init", "metadata", "fetch", "produce", "offsets", "commit", "committed",
     "write", "sync", "rename", "sync-names", "remove", "read", "note", "step", "apply",

@@ -69,7 +69,10 @@ class Popularity:
         return self._orders[horizon].order(self.count_HI[horizon, :items], float(self.gain_H[horizon]))
 
     def put_in_order(self, items: int) -> None:
-        """As `order` for every horizon: from now until the next observation that only reads."""
+        """As `order` for every horizon: until the next observation several threads may ask for them.
+
+        Whichever asks first sorts, or two do: the rows are the same.
+        """
         for horizon in range(len(HORIZONS)):
             self.order(horizon, items)
 

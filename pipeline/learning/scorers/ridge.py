@@ -13,6 +13,7 @@ from pipeline.learning.banned import Banned
 from pipeline.learning.batch import History, Questions, top
 from pipeline.learning.ordering import best
 from pipeline.learning.scorer import Answer, Column, EmptyAnswer, Observation
+from pipeline.learning.side_by_side import workers
 from pipeline.learning.users import Users
 
 ITEMS = 1024
@@ -115,8 +116,7 @@ class Ridge:
         item_R = top(self.likes_I[None], most)[0].sort().values
         history = self._users.histories_of(top(self._users.last_time_U[None], MOST_USERS)[0])
         if self._worker is None:
-            threads = torch.get_num_threads()  # each thread has its own number of them
-            self._worker = ThreadPoolExecutor(1, "ridge", lambda: torch.set_num_threads(threads))
+            self._worker = workers(1, "ridge")
         self._next = self._worker.submit(_solved, item_R, _slots(item_R, len(self.likes_I)), history)
 
 
