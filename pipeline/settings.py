@@ -207,6 +207,7 @@ class Epochs(Section):
 
     max_events: int = Field(default=256, ge=1, le=100_000)
     linger_ms: int = Field(default=0, ge=0, le=10_000)
+    timely_ms: int = Field(default=100, ge=0, le=10_000)
     snapshots: Path = Path("snapshots")
     snapshot_interval_s: float = Field(default=60, gt=0)
     replay_s: float = Field(default=1, ge=0)

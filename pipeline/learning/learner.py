@@ -47,7 +47,8 @@ TOP = 10
 TRACK = 0.9
 FILLER = 1
 """The horizon of popularity that fills candidates up."""
-MIX = (0x9E3779B97F4A7C1, 0x85EBCA6B27D4EB4, 0xC2B2AE3D27D4EB4)
+ASKED_TOGETHER = 64
+"""Events in a row of which all or none are asked beforehand: what asking costs however few are asked is saved, too."""
 UNKNOWN_TYPE = EventType(signal=0.3)
 
 
@@ -117,6 +118,7 @@ class Learner:
         self.threads = SideBySide(learning.threads)
         self.drift = Drift(learning.drift)
         self.kinds = sorted(learning.event_types)[: TYPES - 16]
+        self.admitted = torch.zeros(1, dtype=torch.int64)
 
     def admit(self, events: Sequence[Event], times: Sequence[int], watermark: int) -> Batch:
         """Ids → rows, histories advanced; questions are the likes of items not yet consumed, or this effort's part.
@@ -130,8 +132,7 @@ class Learner:
         shown = signals.impressions(events, rules, interactions.user_B, times, self.catalogue.row)
         self.resize()
         asked_B = interactions.liked_B & (interactions.item_B >= 0)
-        if self.effort.asked < 1:
-            asked_B &= _sampled(interactions, self.effort.asked)
+        asked_B &= self._in_turn(len(events))
         question_B = torch.where(asked_B, asked_B.cumsum(0) - 1, -1)
         span = max(known, 1)
         before, consumed_B, gone = self.users.advance(interactions, question_B, span)
@@ -148,6 +149,8 @@ class Learner:
 
     def predict(self, questions: Questions) -> Predictions:
         """Candidates and their scores, by the weights and statistics as they are now."""
+        if len(questions) == 0:
+            return self._nothing_asked()
         return self.rank(questions, self.ask(questions), questions.banned)
 
     def ask(self, questions: Questions) -> Answers:
@@ -172,6 +175,8 @@ class Learner:
     def score(self, batch: Batch, predicted: Predictions, peers: Sequence[str] = ()) -> Ranks:
         """Where each question's liked item stood, for the learner and for peers (single columns run alone)."""
         banned, target_Q = batch.questions.banned, batch.target_Q
+        if len(batch.questions) == 0:
+            return Ranks.none(("headrace", *peers), TOP)
         rest_I = self.popularity.order(FILLER, banned.items).score_I
         ranks = {"headrace": pooled_rank(predicted.score_QC, predicted.rows_QC, rest_I, banned, target_Q)}
         order = greatest(predicted.score_QC, TOP)
@@ -187,15 +192,7 @@ class Learner:
         reaction = self.drift.take(ranks, batch.questions.user_Q, len(batch.events))
         for part in self._reactive:
             part.react(reaction)
-        hit_QC = (predicted.rows_QC == batch.target_Q[:, None]) & predicted.lists.present_QC
-        place_Q = torch.where(hit_QC.any(1), hit_QC.int().argmax(1), -1)
-        found = torch.nonzero(place_Q >= 0).flatten()
-        place = place_Q[found]
-        self.weights.watch(predicted.lists, place_Q)
-        new_Q = self.catalogue.count_I[batch.target_Q[found]] < NEW_ITEM_LIKES
-        weight = batch.weight_Q[found] * (1 + self.settings.learning.new_item_weight * new_Q)
-        weights_loss = self.weights.learn(predicted.lists[found], place, weight, replay=self.effort.replay)
-        self._track(batch.questions.user_Q[found], predicted.lists.feature_QCK[found, place])
+        weights_loss = self._weigh_anew(batch, predicted) if len(batch.questions) else self.weights.loss
         for scorer in self.scorers:
             scorer.observe(batch.seen)
         positive_B = batch.seen.positive_B
@@ -241,7 +238,7 @@ class Learner:
     def state(self) -> dict[str, Tensor]:
         """All state, as named tensors."""
         tensors = self.catalogue.state() | self.users.state() | self.texts.state() | {"track_US": self.track_US}
-        tensors |= self.circumstances.state() | self.drift.state()
+        tensors |= self.circumstances.state() | self.drift.state() | {"admitted": self.admitted}
         for scorer in self.scorers:
             tensors |= {f"scorer.{scorer.name}.{name}": tensor for name, tensor in scorer.state().items()}
         return tensors | {f"weights.{name}": tensor for name, tensor in self.weights.state().items()}
@@ -254,6 +251,7 @@ class Learner:
         self.circumstances.load(tensors)
         self.drift.load(tensors)
         self.track_US = tensors["track_US"].clone()
+        self.admitted = tensors.get("admitted", torch.zeros(1, dtype=torch.int64)).clone()
         self.resize()
         for scorer in self.scorers:
             scorer.load(_under(tensors, f"scorer.{scorer.name}."))
@@ -276,6 +274,38 @@ class Learner:
             torch.tensor([signal_of[e.event_type, e.value] for e in events], dtype=torch.float32),
             torch.tensor([0.0 if e.value is None else e.value for e in events], dtype=torch.float32),
         )
+
+    def _weigh_anew(self, batch: Batch, predicted: Predictions) -> float:
+        """A step of the dynamic weights on what was predicted; returns the loss."""
+        hit_QC = (predicted.rows_QC == batch.target_Q[:, None]) & predicted.lists.present_QC
+        place_Q = torch.where(hit_QC.any(1), hit_QC.int().argmax(1), -1)
+        found = torch.nonzero(place_Q >= 0).flatten()
+        place = place_Q[found]
+        self.weights.watch(predicted.lists, place_Q)
+        new_Q = self.catalogue.count_I[batch.target_Q[found]] < NEW_ITEM_LIKES
+        weight = batch.weight_Q[found] * (1 + self.settings.learning.new_item_weight * new_Q)
+        loss = self.weights.learn(predicted.lists[found], place, weight, replay=self.effort.replay)
+        self._track(batch.questions.user_Q[found], predicted.lists.feature_QCK[found, place])
+        return loss
+
+    def _in_turn(self, events: int) -> Tensor:
+        """[B] whose turn it is to be asked beforehand at this effort."""
+        every = self.effort.asked
+        block_B = (torch.arange(events) + self.admitted) // ASKED_TOGETHER
+        self.admitted += events
+        # In each round the turn is another's, lest they all stand at the same place of a micro-batch.
+        return block_B % every == 5 * (block_B // every) % every
+
+    def _nothing_asked(self) -> Predictions:
+        columns, candidates = len(self.columns), self.settings.learning.candidates
+        lists = Lists(
+            torch.zeros(0, candidates, 2 * columns),
+            torch.zeros(0, candidates, dtype=torch.int64),
+            torch.zeros(0, FIXED + columns),
+            torch.zeros(0, candidates, dtype=torch.bool),
+        )
+        rows_QC = torch.zeros(0, candidates, dtype=torch.int64)
+        return Predictions(Answers((), ()), rows_QC, lists, torch.zeros(0, candidates))
 
     def _rules(self, events: Sequence[Event]) -> list[EventType]:
         types = self.settings.learning.event_types
@@ -310,12 +340,6 @@ class Learner:
         self.circumstances.forget(row)
         for scorer in self.scorers:
             scorer.forget(row)
-
-
-def _sampled(events: Interactions, share: float) -> Tensor:
-    """[B] a share of the events, which ones their user, item and time alone decide."""
-    mixed_B = (events.user_B * MIX[0] ^ events.item_B * MIX[1] ^ events.time_B) * MIX[2]
-    return (mixed_B >> 32 & 0xFFFF) < share * 0x10000
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

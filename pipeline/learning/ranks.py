@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,13 @@ class Ranks:
 
     def __len__(self) -> int:
         return self.unseen_Q.shape[0]
+
+    @staticmethod
+    def none(names: Sequence[str], n: int) -> Ranks:
+        """Of no question; `n` rows would be the first."""
+        rank_Q, top_QN = torch.zeros(0, dtype=torch.int64), torch.zeros(0, n, dtype=torch.int64)
+        ranks, tops = dict.fromkeys(names, rank_Q), dict.fromkeys(names, top_QN)
+        return Ranks(ranks, tops, rank_Q, torch.zeros(0), rank_Q)
 
 
 def ndcg_of(rank_Q: Tensor, k: int = 10) -> Tensor:

@@ -14,7 +14,7 @@ LEAN = level_of("lean")
 BEHIND_S = 0.3
 CAUGHT_UP_S = 0.15
 PATIENCE_S = 2.0
-LONG_S, LONGEST_S = 16.0, 64.0
+LONG_S, LONGEST_S = 16.0, 256.0
 EASED = 0.8
 """So much of the load at which a level was given up is less load: of more it is tried again only after long."""
 RATE_S = 2.0
@@ -25,6 +25,10 @@ CROWDED, ROOMY = 2.0, 1.0
 """Micro-batches that wait on average: of more than these the level is too much, of fewer one more is tried."""
 LOOKED = 5.0
 """Turns over which what waits is averaged."""
+FEW = 4.0
+"""Events of an epoch, on average, that hardly wait for one another: however long they take, they are late for no one."""
+EASE = 0.7
+"""So much of the time that an epoch may take leaves room to try a level more."""
 SETTLE_S = 1.0
 """So long after a change of level what waits tells nothing of it yet."""
 GUESSED_S = {-2: 0.008, -1: 0.015, 0: 0.03, 1: 0.05, 2: 0.12, 3: 0.17, 4: 0.22}
@@ -45,19 +49,27 @@ class Governor:
     a steady load it stays at the greatest level that keeps up at ease, and in a
     quiet hour at full effort.
     Work is counted in micro-batches: one of a single event takes nearly as long as a full one.
+    What comes while an epoch is learned waits for its end, so that a list is
+    late by twice that: one level less, too, where epochs of more than a few
+    events take more than `timely_s` on average.
     While more than `most_replay_s` of learning is in no snapshot yet it is lean,
     whatever waits: what is learned at leisure now is done again in a hurry after a crash.
     """
 
-    def __init__(self, wanted: str, micro_batch: int, most_replay_s: float = 0.0) -> None:
-        """`wanted` as the setting `learning.effort`: auto, or a level that it then keeps to; 0 `most_replay_s`: any."""
+    def __init__(self, wanted: str, micro_batch: int, most_replay_s: float = 0.0, timely_s: float = 0.0) -> None:
+        """`wanted` as the setting `learning.effort`: auto, or a level that it then keeps to.
+
+        0 `most_replay_s` or `timely_s`: any.
+        """
         self._fixed = wanted != AUTO
         self._most_replay_s = most_replay_s or float("inf")
+        self._timely_s = timely_s or float("inf")
         self._micro_batch = micro_batch
         self._seconds: dict[int, float] = {}
         self._calm_since: float | None = None
         self._long_s = LONG_S
         self._crowd = self._rate = self._given_up_at_rate = 0.0
+        self._events = self._epoch_s = 0.0
         self._left = 0
         self._looked_at = self._moved_at = float("-inf")
         self._moved_up = False
@@ -74,7 +86,7 @@ class Governor:
         self._count(waiting, now)
         self._crowd += (waiting / self._micro_batch - self._crowd) / LOOKED
         calm = work <= 1 or work * self.seconds(self.level) <= CAUGHT_UP_S
-        if self._calm_since is None or not calm or self._crowd > ROOMY:
+        if self._calm_since is None or not calm or self._crowd > ROOMY or self._late(EASE * self._timely_s):
             self._calm_since = now
         if work > 1 and work * self.seconds(self.level) > BEHIND_S:
             fitting = [level for level in range(LEAST_EFFORT, self.level) if work * self.seconds(level) <= BEHIND_S]
@@ -100,6 +112,8 @@ class Governor:
         batches = self._batches(events)
         self._left = max(self._left - events, 0)
         if batches:
+            self._events += (events - self._events) / LOOKED
+            self._epoch_s += (seconds - self._epoch_s) / LOOKED
             kept = MEMORY / (MEMORY + batches) if level in self._seconds else 0.0
             self._seconds[level] = kept * self.seconds(level) + (1 - kept) * seconds / batches
 
@@ -111,9 +125,13 @@ class Governor:
         return self._seconds[nearest] * GUESSED_S[level] / GUESSED_S[nearest]
 
     def _crowded(self) -> bool:
-        """Whether the level has no room to spare: too much waits on average, or more than one batch for too long."""
+        """Whether the level has no room to spare: too much waits on average, or for too long."""
         for_long = self._crowd > ROOMY and self._crowd * self.seconds(self.level) > CAUGHT_UP_S
-        return self._crowd > CROWDED or for_long
+        return self._crowd > CROWDED or for_long or self._late(self._timely_s)
+
+    def _late(self, most_s: float) -> bool:
+        """Whether epochs of more than a few events take longer than that."""
+        return self._events > FEW and self._epoch_s > most_s
 
     def _count(self, waiting: int, now: float) -> None:
         """Average the events that come per second."""

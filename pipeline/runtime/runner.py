@@ -107,7 +107,9 @@ class Runner:
         )
         self._config_hash = config_hash(parts.settings)
         learning, epochs = parts.settings.learning, parts.settings.epochs
-        self._governor = Governor(learning.effort, learning.micro_batch, epochs.most_replay_s)
+        self._governor = Governor(
+            learning.effort, learning.micro_batch, epochs.most_replay_s, epochs.timely_ms / 1000
+        )
         self.processor: Processor | None = None
         self.standing = Standing()
         self._begun: dict[TopicPartition, int] = {}

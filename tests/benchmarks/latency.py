@@ -3,13 +3,15 @@
     python tests/benchmarks/latency.py --data DIR [--rates 250] [--seconds 15] [--rounds 3] [--effort auto]
 
 DIR holds items.jsonl.gz and events.jsonl.gz, see `convert.py`. One process, `headrace run --stage learner`, default
-settings, its items embedded before; it starts on a backlog that fills its users' histories, and the
-pace of the backlog's last third is the load that it can carry. Then, in every round, events of users
-who follow one another in turn are sent at each rate and at half of that load: to the learner, and to
+settings, its items embedded before; it starts on a backlog that fills its users' histories. Then more
+is sent than it can carry, at the pace of the backlog's last third, and the lists that come, each of them
+read, are counted: with sender, broker and reader beside it as afterwards, that is its load. In every round,
+events of users who follow one another in turn are sent at each rate and at half of that load: to the learner, and to
 a bare loop in a process of its own, which reads them and publishes for each the very bytes of a list
 of that event's user, in transactions as the learner's. Time passes from the call that sends an event
 until a plain kafka-python consumer that reads what is committed has the list which names it. Said beside
-it, by the learner's own metrics: how many events an epoch had, and how long its step and its commit took.
+it, by the learner's own metrics: how many events an epoch had, how long its step and its commit took, and of
+how many events in a hundred it learned at which level of effort.
 """
 
 from __future__ import annotations
@@ -44,8 +46,9 @@ from pipeline.settings import Settings  # noqa: E402
 HERE = Path(__file__).parent
 MOST_S = 400.0
 PATIENCE_S = 20.0
-USERS = 1_200
+USERS = 6_000
 WARM_UP_S = 5.0
+FLOOD_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Round:
     per_epoch: float
     step: float
     commit: float
+    effort: dict[str, float]
 
 
 class Lists:
@@ -233,6 +237,18 @@ def started(
     return place.settings, learner, shoppers, until_read(learner, backlog)
 
 
+def carried(shoppers: Shoppers, lists: Lists, topic: str, rate: float) -> float:
+    """Lists per second under more events than that: of the last two thirds of the time; afterwards none waits."""
+    counted: list[tuple[float, int]] = []
+    sent: dict[str, float] = {}
+    for _ in range(3):
+        sent |= shoppers.at_rate(topic, rate, FLOOD_S / 3)
+        counted.append((time.monotonic(), len(lists.came)))
+    lists.wait_for(list(sent)[-1], MOST_S)
+    (began, before), *_, (ended, after) = counted
+    return (after - before) / (ended - began)
+
+
 def once(shoppers: Shoppers, lists: Lists, topic: str, rate: float, seconds: float) -> tuple[float, float, int]:
     """Milliseconds p50 and p99, and the events without a list; while the rate is new none is counted."""
     shoppers.at_rate(topic, rate, WARM_UP_S)
@@ -240,8 +256,8 @@ def once(shoppers: Shoppers, lists: Lists, topic: str, rate: float, seconds: flo
     return percentile(found, 0.5), percentile(found, 0.99), missing
 
 
-def epochs_of(before: dict[str, float], after: dict[str, float]) -> tuple[float, float, float]:
-    """Events per epoch, and the milliseconds that its step and its commit took, between two looks at the metrics."""
+def epochs_of(before: dict[str, float], after: dict[str, float]) -> tuple[float, float, float, dict[str, float]]:
+    """Events per epoch, milliseconds of its step and its commit, percent of events by level, between two looks."""
 
     def grown(name: str) -> float:
         return after[name] - before.get(name, 0.0)
@@ -249,7 +265,10 @@ def epochs_of(before: dict[str, float], after: dict[str, float]) -> tuple[float,
     stages = [f'headrace_stage_seconds_{{}}{{{{stage="{name}"}}}}' for name in ("step", "commit")]
     epochs = grown(stages[1].format("count"))
     step, commit = (1000 * grown(stage.format("sum")) / epochs for stage in stages)
-    return grown("headrace_events_consumed_total") / epochs, step, commit
+    events = "headrace_effort_events_total{level="
+    by_level = {name.removeprefix(events).strip('"}'): grown(name) for name in after if name.startswith(events)}
+    told = {level: 100 * here / sum(by_level.values()) for level, here in by_level.items() if here}
+    return grown("headrace_events_consumed_total") / epochs, step, commit, told
 
 
 def line(name: str, rounds: Sequence[Round]) -> str:
@@ -267,9 +286,10 @@ def line(name: str, rounds: Sequence[Round]) -> str:
     events, step, commit = (
         statistics.median(getattr(one, key) for one in rounds) for key in ("per_epoch", "step", "commit")
     )
+    shares = ", ".join(f"{level}: {share:.0f} %" for level, share in sorted(rounds[-1].effort.items()))
     return (
         f"{name}, {rounds[0].rate:.0f} events/s: {told('p50')}; {told('p99')}; {without} events without a list; "
-        f"{events:.0f} events an epoch, step {step:.0f} ms, commit {commit:.0f} ms"
+        f"{events:.0f} events an epoch, step {step:.0f} ms, commit {commit:.0f} ms; effort {shares}"
     )
 
 
@@ -285,14 +305,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "latency.json")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, start_broker("kafka", announce=print) as broker:
-        settings, learner, shoppers, load = started(
+        settings, learner, shoppers, pace = started(
             broker.bootstrap, Path(folder), chosen.data, chosen.backlog, chosen.effort
         )
-        print(f"a backlog of {chosen.backlog} events was read at {load:.0f} events/s", flush=True)
-        rates = {f"at {rate}/s": float(rate) for rate in chosen.rates.split(",")} | {"at half the load": load / 2}
-        rows: dict[str, list[Round]] = {name: [] for name in rates}
         with learner:
             lists = Lists(broker.bootstrap, settings.topic("recommendations"))
+            load = carried(shoppers, lists, settings.topic("events"), pace)
+            print(f"a backlog of {chosen.backlog} events: {pace:.0f} events/s; live: {load:.0f} lists/s", flush=True)
+            rates = {f"at {rate}/s": float(rate) for rate in chosen.rates.split(",")} | {"at half the load": load / 2}
+            rows: dict[str, list[Round]] = {name: [] for name in rates}
             for _ in range(chosen.rounds):
                 for name, rate in rates.items():
                     before = learner.metrics()
