@@ -43,6 +43,32 @@ RESTS = 4
 """Times as long as the last snapshot took, at least, until the amount of work asks for the next."""
 
 
+MOST_HELD = 256 << 20
+"""Bytes of the last copy that the next is written over, at most: new memory costs four times what copying does."""
+
+
+class Copies:
+    """Copies of the state, one at a time: a copy is over when the next is taken."""
+
+    def __init__(self, most_held: int = MOST_HELD) -> None:
+        self._most_held = most_held
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors as they are now."""
+        last, self._held = self._held, {}
+        copied = {name: _copied(tensor.detach(), last.pop(name, None)) for name, tensor in tensors.items()}
+        if sum(tensor.nbytes for tensor in copied.values()) <= self._most_held:
+            self._held = copied
+        return dict(copied)
+
+
+def _copied(tensor: Tensor, onto: Tensor | None) -> Tensor:
+    if onto is None or (onto.shape, onto.dtype, onto.device) != (tensor.shape, tensor.dtype, tensor.device):
+        return tensor.clone()
+    return onto.copy_(tensor)
+
+
 class Early:
     """A store whose newest snapshot is already being read and verified while a start waits for Kafka."""
 
@@ -102,6 +128,7 @@ class SnapshotWriter:
         self._written = 0
         self._beside = beside
         self._task: Task | None = None
+        self._copies = Copies()
 
     def maybe_write(self, processor: Processor, standing: Standing, worked_s: float) -> None:
         """Copy the state and begin writing it, if it is time and no write is under way.
@@ -113,7 +140,7 @@ class SnapshotWriter:
         if not due:
             return
         self._last, self._copied_s = time.monotonic(), self._worked_s
-        copied = {name: tensor.detach().clone() for name, tensor in processor.state().items()}
+        copied = self._copies.take(processor.state())
         header = standing.header() | processor.paged_out()
         worked_s = self._worked_s
         self._task = self._beside(lambda: self._save(standing.epoch, header, copied, worked_s))

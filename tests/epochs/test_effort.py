@@ -153,7 +153,7 @@ def test_hurried_asks_of_a_part_of_the_likes_and_learns_from_all_of_them(hurry: 
     batches = []
     for level in (hurry, 0):
         learner = learner_of(level)
-        times = [1_700_000_000_000 + 1000 * n for n in range(400)]
+        times = [1_700_000_000_000 + 1000 * n for n in range(1024)]
         events = [Event("like", time, f"u{n % 37}", item_id=f"i{n * 7 % 30}") for n, time in enumerate(times)]
         batch = learner.admit(events, times, times[0])
         for scorer in learner.scorers:
@@ -168,11 +168,62 @@ def test_hurried_asks_of_a_part_of_the_likes_and_learns_from_all_of_them(hurry: 
         assert equal(counts, hurried_counts[name])
 
 
+@pytest.mark.parametrize("size", [26, 64, 100, 1024])
+@pytest.mark.parametrize("level", [-1, LEAST_EFFORT])
+def test_likes_are_asked_64_together_each_in_its_turn_wherever_micro_batches_are_cut(level: int, size: int) -> None:
+    learner, asked = learner_of(level), []
+    events = 32 * 64 * BY_LEVEL[level].asked
+    for start in range(0, events, size):
+        users = range(start, min(start + size, events))
+        likes = [Event("like", 1_700_000_000_000 + n, f"u{n}", item_id=f"i{n % 30}") for n in users]
+        questions = learner.admit(likes, [like.timestamp for like in likes], 1_700_000_000_000).questions
+        asked += [learner.users.ids.name(user) for user in questions.user_Q.tolist()]
+    blocks = [int(name[1:]) // 64 for name in asked]
+    assert len(asked) == 32 * 64, "as many as are meant to be"
+    assert all(blocks.count(block) == 64 for block in set(blocks)), "all or none"
+    assert len({block // BY_LEVEL[level].asked for block in blocks}) == 32, "one in each round"
+    places = [block % BY_LEVEL[level].asked for block in blocks]
+    assert {places.count(place) for place in range(BY_LEVEL[level].asked)} == {32 * 64 // BY_LEVEL[level].asked}
+
+
+@pytest.mark.parametrize("level", range(LEAST_EFFORT, FULL_EFFORT + 1))
+def test_where_nothing_is_asked_the_same_is_learned_as_if_nothing_had_been_answered(level: int) -> None:
+    dislikes = [Event("dislike", 1_700_000_900_000 + n, f"u{n}", item_id=f"i{n}") for n in range(9)]
+    times, states = [dislike.timestamp for dislike in dislikes], []
+    for answered in (False, True):
+        learner = learner_of(level)
+        taught(learner, 320)
+        batch = learner.admit(dislikes, times, times[0])
+        assert len(batch.questions) == 0
+        predictions = learner.predict(batch.questions)
+        if answered:
+            predictions = learner.rank(batch.questions, learner.ask(batch.questions), batch.questions.banned)
+            learner._weigh_anew(batch, predictions)
+        ranks = learner.score(batch, predictions, ["popularity"])
+        assert {name: len(rank_Q) for name, rank_Q in ranks.rank_Q.items()} == {"headrace": 0, "popularity": 0}
+        learner.learn(batch, predictions, ranks)
+        states.append(learner.state())
+    for name, tensor in states[0].items():
+        assert torch.allclose(tensor, states[1][name], rtol=0, atol=0, equal_nan=True), name
+
+
+def test_a_snapshot_of_before_turns_were_counted_begins_with_the_first() -> None:
+    learner, other = learner_of(-1), learner_of(-1)
+    taught(learner, 160)
+    state = learner.state()
+    other.load({name: tensor for name, tensor in state.items() if name != "admitted"})
+    assert (int(learner.admitted), int(other.admitted)) == (160, 0)
+    other.load(state)
+    assert int(other.admitted) == 160
+
+
 def test_a_list_of_few_candidates_has_as_many_as_it_may_show() -> None:
     learner = learner_of(LEAST_EFFORT, items=200)
     taught(learner, 64)
+    learner.admitted.zero_()  # so that they are asked
     events = [Event("like", 1_700_000_900_000, f"u{n}", item_id=f"i{n}") for n in range(9)]
     questions = learner.admit(events, [event.timestamp for event in events], 1_700_000_800_000).questions
+    assert len(questions) == 9
     answers, most = learner.ask(questions), learner.settings.learning.candidates
     sizes = {least: learner.rank(questions, answers, questions.banned, least).rows_QC.shape[1] for least in (0, 9, 999)}
     assert sizes == {0: int(0.75 * most), 9: int(0.75 * most), 999: most}

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from pipeline.messages import FULL_EFFORT, LEAST_EFFORT
-from pipeline.runtime.governor import GUESSED_S, Governor
+from pipeline.runtime.governor import GUESSED_S, HURRIED, Governor
 
 MICRO_BATCH, MAX_EVENTS = 64, 256
 OVERHEAD_S = 0.01
@@ -19,11 +19,12 @@ IDLE_S = 0.2
 
 @dataclass
 class Turn:
-    """One turn of the loop: when it began, what waited, the level taken."""
+    """One turn of the loop: when it began, what waited, the level taken, seconds that its epoch took (0: none)."""
 
     at: float
     waiting: int
     level: int
+    spent: float = 0.0
 
 
 def simulated(
@@ -34,7 +35,7 @@ def simulated(
     while now < seconds:
         events = min(int(waiting), MAX_EVENTS)
         level = governor.choose(int(waiting), now)
-        yield Turn(now, int(waiting), level)
+        turn = Turn(now, int(waiting), level)
         spent = 0.0
         if events:
             # A single event costs a third of a full micro-batch.
@@ -43,6 +44,8 @@ def simulated(
             )
             spent = OVERHEAD_S + share * GUESSED_S[level] * slower * chance.uniform(0.9, 1.1)
             governor.learned(level, events, spent)
+        turn.spent = spent
+        yield turn
         spent = spent or IDLE_S
         waiting += rate(now) * spent - events
         now += spent
@@ -112,6 +115,47 @@ def test_a_peak_is_followed_down_and_up() -> None:
 
 def test_single_events_that_cost_as_much_as_many_bring_no_one_down() -> None:
     turns = list(simulated(Governor("auto", MICRO_BATCH), 120, lambda now: 8.0))
+    assert {turn.level for turn in turns} == {FULL_EFFORT}
+
+
+@pytest.mark.parametrize("rate", [60.0, 150.0, 250.0, 600.0, 1500.0])
+def test_epochs_are_timely_at_the_greatest_effort_that_makes_them_so(rate: float) -> None:
+    timely_s = 0.1
+    governor = Governor("auto", MICRO_BATCH, timely_s=timely_s)
+    turns = [turn for turn in simulated(governor, 600, lambda now: rate) if turn.at > 60]
+    took = sorted(turn.spent for turn in turns)
+    assert took[len(took) // 2] <= timely_s
+    assert min(turn.level for turn in turns) >= HURRIED, "that little is learned for a backlog alone"
+    assert sum(taken > 2 * timely_s for taken in took) < 0.02 * len(took), "a level more is tried, and soon given up"
+    # Where epochs take so long that what comes meanwhile is all of the next.
+    steady_s = {level: _steady(rate, level) for level in range(LEAST_EFFORT, FULL_EFFORT + 1)}
+    held = max(level for level, taken in steady_s.items() if taken <= 0.65 * timely_s or level == HURRIED)
+    assert sum(turn.level >= held for turn in turns) > 0.9 * len(turns), "no less than need be"
+
+
+def _steady(rate: float, level: int) -> float:
+    """Seconds of an epoch at a level, at which as many come as it has."""
+    taken = OVERHEAD_S
+    for _ in range(100):
+        events = min(rate * taken, MAX_EVENTS)
+        batches = max(events / MICRO_BATCH, 1e-9)
+        whole, rest = divmod(batches, 1)
+        taken = OVERHEAD_S + (whole + (rest > 0) * (1 + 2 * rest) / 3) * GUESSED_S[level]
+    return taken
+
+
+def test_without_a_time_to_keep_the_same_load_is_learned_at_more_effort() -> None:
+    levels = {
+        timely_s: [t.level for t in simulated(Governor("auto", MICRO_BATCH, timely_s=timely_s), 120, lambda now: 150.0)]
+        for timely_s in (0.0, 0.1)
+    }
+    assert levels[0.0][-1] > levels[0.1][-1]
+
+
+def test_slow_epochs_of_a_few_events_bring_no_one_down() -> None:
+    governor = Governor("auto", MICRO_BATCH, timely_s=0.1)
+    turns = list(simulated(governor, 120, lambda now: 8.0, slower=4.0))
+    assert max(turn.spent for turn in turns) > 0.3
     assert {turn.level for turn in turns} == {FULL_EFFORT}
 
 

@@ -16,7 +16,7 @@ from pipeline.epochs.snapshot import MemorySnapshotStore
 from pipeline.ports import Snapshot, SnapshotDamaged
 from pipeline.runtime.composition import SystemClock, new_processor
 from pipeline.runtime.metrics import LearnerMetrics
-from pipeline.runtime.snapshots import RESTS, Early, SnapshotWriter, Task
+from pipeline.runtime.snapshots import RESTS, Copies, Early, SnapshotWriter, Task
 from pipeline.settings import Epochs, Settings
 
 SLOW_S = 0.05
@@ -188,3 +188,26 @@ def test_a_disk_that_failed_early_is_asked_again() -> None:
     store = two_snapshots()
     store.trouble = OSError("busy")
     assert Early(store).load(9).header["epoch"] == 9
+
+
+def test_a_copy_is_of_the_state_as_it_was_and_taken_over_the_last_one() -> None:
+    copies = Copies()
+    state = {"same": torch.arange(4.0), "grows": torch.zeros(2), "kind": torch.zeros(2, dtype=torch.int64)}
+    first = copies.take(state)
+    place = first["same"].data_ptr()
+    state["same"] += 1
+    assert first["same"].tolist() == [0, 1, 2, 3], "a copy"
+    state |= {"grows": torch.ones(3), "kind": torch.ones(2), "new": torch.ones(1)}
+    del first
+    second = copies.take(state)
+    assert second["same"].data_ptr() == place
+    assert {name: tensor.tolist() for name, tensor in second.items()} == {n: t.tolist() for n, t in state.items()}
+    assert {name: tensor.dtype for name, tensor in second.items()} == {n: t.dtype for n, t in state.items()}
+    assert all(second[name].data_ptr() != tensor.data_ptr() for name, tensor in state.items())
+
+
+def test_of_a_large_state_no_copy_is_held() -> None:
+    copies = Copies(most_held=15)
+    first = copies.take({"state": torch.zeros(4)})
+    second = copies.take({"state": torch.ones(4)})
+    assert (first["state"].tolist(), second["state"].tolist()) == ([0] * 4, [1] * 4)
