@@ -50,6 +50,7 @@ speed: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/slope.py
 	$(BIN)/python tests/benchmarks/left_behind.py --data profiles/ml-100k profiles/movietweetings
+	$(BIN)/python tests/benchmarks/steady.py --data profiles/ml-100k profiles/movietweetings
 
 # Where an epoch's time goes, by stage, and its flame graph, in profiles/.
 profile: $(VENV)/.dev
