@@ -44,8 +44,9 @@ class Governor:
     0.15 seconds of work have waited. What fits into one micro-batch does not
     wait, however long that takes. A level that keeps up by taking several
     micro-batches at a time has no room to spare, and all its lists are late:
-    one level less where more than two wait on average, or more than one and
-    0.15 seconds of work, and none more where more than one does. While the load
+    one level less where more than two wait on average, or (but never scant for
+    that) more than one and 0.15 seconds of work, and none more where more than
+    one does. While the load
     is about that at which a level was given up it is tried again after a long
     while, after twice as long if it could not be held for ten seconds. So under
     a steady load it stays at the greatest level that keeps up at ease, and in a
@@ -53,7 +54,7 @@ class Governor:
     Work is counted in micro-batches: one of a single event takes nearly as long as a full one.
     What comes while an epoch is learned waits for its end, so that a list is
     late by twice that: one level less, too, where epochs of more than a few
-    events take more than `timely_s` on average.
+    events take more than `timely_s` on average, but never scant for that.
     While more than `most_replay_s` of learning is in no snapshot yet it is lean,
     whatever waits: what is learned at leisure now is done again in a hurry after a crash.
     """
