@@ -89,7 +89,8 @@ class Governor:
         self._count(waiting, now)
         self._crowd += (waiting / self._micro_batch - self._crowd) / LOOKED
         calm = work <= 1 or work * self.seconds(self.level) <= CAUGHT_UP_S
-        if self._calm_since is None or not calm or self._crowd > ROOMY or self._full():
+        late_with_more = self.level >= HURRIED and self._takes_over(EASE * self._timely_s)
+        if self._calm_since is None or not calm or self._crowd > ROOMY or late_with_more:
             self._calm_since = now
         if work > 1 and work * self.seconds(self.level) > BEHIND_S:
             fitting = [level for level in range(LEAST_EFFORT, self.level) if work * self.seconds(level) <= BEHIND_S]
@@ -130,15 +131,12 @@ class Governor:
     def _crowded(self) -> bool:
         """Whether the level has no room to spare: too much waits on average, or (never scant for that) for too long."""
         for_long = self._crowd > ROOMY and self._crowd * self.seconds(self.level) > CAUGHT_UP_S
-        return self._crowd > CROWDED or (for_long and self.level > HURRIED) or self._late()
+        too_long = for_long or self._takes_over(self._timely_s)
+        return self._crowd > CROWDED or (too_long and self.level > HURRIED)
 
-    def _full(self) -> bool:
-        """Whether a level more would take longer than it may."""
-        return self.level >= HURRIED and self._events > FEW and self._epoch_s > EASE * self._timely_s
-
-    def _late(self) -> bool:
-        """Whether epochs of more than a few events take too long, and a level less may be taken for it."""
-        return self.level > HURRIED and self._events > FEW and self._epoch_s > self._timely_s
+    def _takes_over(self, seconds: float) -> bool:
+        """Whether epochs of more than a few events take longer than that on average."""
+        return self._events > FEW and self._epoch_s > seconds
 
     def _count(self, waiting: int, now: float) -> None:
         """Average the events that come per second."""

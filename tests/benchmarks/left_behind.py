@@ -11,27 +11,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-from profiling import START_MS, records_of
+from profiling import begun
 
 from pipeline.evaluation.metrics import Tally
 from pipeline.learning.effort import BY_LEVEL, LADDER, level_of
-from pipeline.runtime.composition import fix_threads, new_processor
-from pipeline.settings import Settings
 
 LEAN = level_of("lean")
 
 
 def left_behind(data: Path, level: int, backlog: int, after: int) -> tuple[float, float]:
     """NDCG of the predictions made during a backlog, and of those after it."""
-    settings, device = Settings(), torch.device("cpu")
-    fix_threads(settings, device)
-    processor = new_processor(settings, device)
-    first, events = records_of(settings, data, backlog + after)
-    processor.apply(0, first, START_MS)
+    processor, events = begun(data, backlog + after)
     found = []
     parts = (
-        (level, 0, backlog, settings.epochs.max_events * BY_LEVEL[level].batch),
+        (level, 0, backlog, processor.settings.epochs.max_events * BY_LEVEL[level].batch),
         (LEAN, backlog, backlog + after, 64),
     )
     for effort, begin, end, size in parts:

@@ -122,13 +122,19 @@ def records_of(settings: Settings, data: Path, events: int) -> tuple[list[Record
     return [*items, *vectors], made
 
 
-def run(chosen: argparse.Namespace) -> None:
-    """Learn; says how long the watched part took. Where somebody is to watch, waits for a line from them first."""
+def begun(data: Path, events: int) -> tuple[Processor, list[Record]]:
+    """A learner that knows a data set's items, and the set's first events."""
     settings, device = Settings(), torch.device("cpu")
     fix_threads(settings, device)
     processor = new_processor(settings, device)
-    first, events = records_of(settings, chosen.data, chosen.warm + chosen.first)
-    processor.apply(0, first, START_MS)
+    described, made = records_of(settings, data, events)
+    processor.apply(0, described, START_MS)
+    return processor, made
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Learn; says how long the watched part took. Where somebody is to watch, waits for a line from them first."""
+    processor, events = begun(chosen.data, chosen.warm + chosen.first)
     learn(processor, events[: chosen.warm], chosen)
     if not chosen.time:
         print("ready", flush=True)

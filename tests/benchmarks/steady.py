@@ -12,17 +12,15 @@ import argparse
 from pathlib import Path
 
 import torch
-from profiling import START_MS, records_of
+from profiling import begun
 
 from pipeline.evaluation.rival import Cpu, Tournament
 from pipeline.learning.effort import BY_LEVEL, level_of
 from pipeline.learning.learner import Batch
 from pipeline.learning.ranks import Ranks, ndcg_of
-from pipeline.runtime.composition import fix_threads, new_processor
-from pipeline.settings import Settings
 
 
-class Ledger(Tournament):
+class Noted(Tournament):
     """NDCG of each question that is asked, by its user's and its target's row."""
 
     def __init__(self) -> None:
@@ -37,16 +35,12 @@ class Ledger(Tournament):
 
 def asked(data: Path, level: int, first: int, size: int) -> dict[tuple[int, int], float]:
     """NDCG of each question of a stream learned at a level."""
-    settings, device, ledger = Settings(), torch.device("cpu"), Ledger()
-    fix_threads(settings, device)
-    processor = new_processor(settings, device)
-    processor.tournament = ledger
-    described, events = records_of(settings, data, first)
-    processor.apply(0, described, START_MS)
+    processor, events = begun(data, first)
+    processor.tournament = noted = Noted()
     for start in range(0, first, size):
         part = events[start : start + size]
         processor.apply(1 + start, part, part[-1].timestamp, level, publish=False)
-    return ledger.found
+    return noted.found
 
 
 def main() -> None:

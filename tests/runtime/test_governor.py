@@ -38,17 +38,19 @@ def simulated(
         turn = Turn(now, int(waiting), level)
         spent = 0.0
         if events:
-            # A single event costs a third of a full micro-batch.
-            share = sum(
-                (1 + 2 * min(MICRO_BATCH, events - at) / MICRO_BATCH) / 3 for at in range(0, events, MICRO_BATCH)
-            )
-            spent = OVERHEAD_S + share * GUESSED_S[level] * slower * chance.uniform(0.9, 1.1)
+            spent = OVERHEAD_S + work(events) * GUESSED_S[level] * slower * chance.uniform(0.9, 1.1)
             governor.learned(level, events, spent)
         turn.spent = spent
         yield turn
         spent = spent or IDLE_S
         waiting += rate(now) * spent - events
         now += spent
+
+
+def work(events: float) -> float:
+    """In full micro-batches: a single event costs a third of one."""
+    whole, rest = divmod(events / MICRO_BATCH, 1)
+    return whole + (rest > 0) * (1 + 2 * rest) / 3
 
 
 def capacity(level: int, slower: float = 1.0) -> float:
@@ -137,10 +139,7 @@ def _steady(rate: float, level: int) -> float:
     """Seconds of an epoch at a level, at which as many come as it has."""
     taken = OVERHEAD_S
     for _ in range(100):
-        events = min(rate * taken, MAX_EVENTS)
-        batches = max(events / MICRO_BATCH, 1e-9)
-        whole, rest = divmod(batches, 1)
-        taken = OVERHEAD_S + (whole + (rest > 0) * (1 + 2 * rest) / 3) * GUESSED_S[level]
+        taken = OVERHEAD_S + work(min(rate * taken, MAX_EVENTS)) * GUESSED_S[level]
     return taken
 
 
