@@ -15,7 +15,7 @@ MESSAGES ?= 1000000
 AUDIT ?=
 # Of the tests with Kafka those that mostly start commands or wait, and measure no time.
 BY_TWO := $(addprefix tests/kafka/test_,secured.py taking_back.py faults.py unanswered.py lost_connections.py crash.py \
-	cluster.py kafka_io.py importing.py) tests/test_cli.py
+	cluster.py kafka_io.py importing.py slow_model.py) tests/test_cli.py
 export HF_HUB_OFFLINE = 1
 
 .PHONY: demo test lint bench speed profile chaos soak simulate fuzz golden clean

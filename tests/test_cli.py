@@ -226,7 +226,7 @@ def test_evaluate_scores_the_peers_asked_for_and_needs_no_items(
     [
         (b"", "no usable event; it is empty"),
         (b"nope\n[]\n", "no usable event; {path} line 1: "),
-        (gzip.compress(b'{"user_id":"u"}\n' * 999)[:-30], "{path}: line "),
+        (gzip.compress(b'{"user_id":"u"}\n' * 999, mtime=0)[:-30], "{path}: line "),
     ],
 )
 def test_evaluate_says_which_line_of_a_bad_file_is_bad(tmp_path: Path, content: bytes, said: str) -> None:

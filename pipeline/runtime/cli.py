@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.runtime.console import Overtaken, Stop, UsageError, importing, telling
+from pipeline.runtime.console import Overtaken, Stop, UsageError, importing, left, telling
 from pipeline.runtime.doctor_command import doctor
 from pipeline.runtime.erase_command import erase
 from pipeline.runtime.evaluate_command import evaluate
@@ -202,7 +202,9 @@ def main() -> None:
         _refuse_secrets(sys.argv[1:])
         app(prog_name="headrace")
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        left(130)
+    except SystemExit as end:
+        left(end.code)
 
 
 if __name__ == "__main__":

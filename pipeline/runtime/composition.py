@@ -23,6 +23,7 @@ from consumers.kafka_client import NoAnswer
 from consumers.kafka_connection import Connection, connection_options
 from consumers.kafka_group import KafkaGroupSource
 from pipeline.encoding.build import LateEncoder, build_encoder, check_model
+from pipeline.encoding.loading import Stopped, loaded
 from pipeline.epochs.cold_files import FileColdStore, ReadColdStore
 from pipeline.epochs.digest import fingerprint
 from pipeline.epochs.disk import FileNote, Folder
@@ -284,16 +285,18 @@ def run_embedder(settings: Settings, metrics: EmbedderMetrics, stop: threading.E
     Kafka: to be started anew would not bring that back. Raises UnusableModel.
     """
     check_model(settings.encoding)
-    connection, encoder = Connection(settings.kafka), LateEncoder(lambda: new_encoder(settings))
+    connection = Connection(settings.kafka)
     embedder = Embedder(
-        encoder, decoder_of(settings), settings, dead_letter_output,
-        known=lambda: _vectors(settings, connection), turned=turned,
+        LateEncoder(lambda: loaded(lambda: new_encoder(settings), stop)), decoder_of(settings), settings,
+        dead_letter_output, known=lambda: _vectors(settings, connection, stop), turned=turned,
     )  # fmt: skip
     metrics.watch(embedder)
     while not stop.is_set():
         turned(0)
         try:
             _embed(settings, connection, embedder, stop)
+        except Stopped:
+            return
         except (CommitUnknown, Fenced, ConnectionError) as error:
             log.warning("embedder: %s: %s; starting again", type(error).__name__, error)
             stop.wait(RETRY_S)
@@ -319,11 +322,13 @@ def _embed(settings: Settings, connection: Connection, embedder: Embedder, stop:
         source.close()
 
 
-def _vectors(settings: Settings, connection: Connection) -> Iterator[Record]:
-    """What the vectors topic holds, so that a restart embeds nothing again."""
+def _vectors(settings: Settings, connection: Connection, stop: threading.Event) -> Iterator[Record]:
+    """What the vectors topic holds, so that a restart embeds nothing again; raises Stopped once `stop` is set."""
     source = KafkaSource(settings.kafka.bootstrap, [settings.topic("vectors")], options=connection.options())
     try:
         for records in scanned(source, QUIET_POLLS):
+            if stop.is_set():
+                raise Stopped("a stop was asked for while the vectors topic was being read")
             yield from records
     finally:
         source.close()

@@ -10,10 +10,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
+from pipeline.encoding.loading import is_loading
 from pipeline.settings_reading import SettingsError
 from pipeline.showing import shown
 
@@ -134,6 +135,16 @@ def _fail(error: Exception, code: int, debug: bool) -> None:
         logging.getLogger(__name__).exception("failed")
     told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
     print(f"headrace: {shown(' '.join(told.split())) or type(error).__name__}", file=sys.stderr)
+    raise SystemExit(code) from None
+
+
+def left(code: str | int | None) -> NoReturn:
+    """End the process with an exit code, at once where a model is still being loaded."""
+    if is_loading() and not isinstance(code, str):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
     raise SystemExit(code) from None
 
 
