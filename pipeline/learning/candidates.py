@@ -70,26 +70,27 @@ def _filler(count_N: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _shares(n: int) -> Tensor:
-    """[n] what a column's proposals are worth at each place."""
-    return 1 / (FUSION + torch.arange(n, dtype=torch.float32))
+def _shares(places: tuple[int, ...]) -> Tensor:
+    """[P] what columns' proposals are worth, so many places of each."""
+    return torch.cat([1 / (FUSION + torch.arange(n, dtype=torch.float32)) for n in places])
 
 
 def candidates(answers: Answers, banned: Banned, popular: Order, n: int) -> tuple[Tensor, Tensor]:
     """[Q, n] rows and whether each may stand: reciprocal-rank fusion (Cormack et al. 2009), filled up by popularity."""
     rows: list[Tensor] = []
-    shares: list[Tensor] = []
+    meant: list[Tensor] = []
     # Whoever can only choose among others' proposals comes after them.
     for answer, column, proposes in sorted(answers.columns(), key=lambda said: isinstance(said[0], LateAnswer)):
         if proposes == 0:
             continue
         if isinstance(answer, LateAnswer):
-            before_QP = torch.cat(rows, dim=1), torch.cat(shares, dim=1) > 0
+            before_QP = torch.cat(rows, dim=1), torch.cat(meant, dim=1)
             rows_QN, meant_QN = answer.propose_among(column, proposes, banned, *before_QP)
         else:
             rows_QN, meant_QN = answer.propose(column, proposes, banned)
         rows.append(rows_QN)
-        shares.append(meant_QN * _shares(rows_QN.shape[1]))
-    rows_QC, present_QC = fused(torch.cat(rows, dim=1), torch.cat(shares, dim=1), _filler, popular, banned, n)
+        meant.append(meant_QN)
+    share_P = _shares(tuple(said.shape[1] for said in rows))
+    rows_QC, present_QC = fused(torch.cat(rows, dim=1), torch.cat(meant, dim=1), share_P, _filler, popular, banned, n)
     short = (0, n - rows_QC.shape[1])
     return pad(rows_QC, short), pad(present_QC, short)

@@ -47,22 +47,25 @@ def floor_of(key, wanted):
 
 
 @njit(cache=True, nogil=True)
-def _last_wanted(key, n, wanted):
-    """Of the first n keys one that at least `wanted` reach and fewer surpass: by bisection."""
+def last_wanted(key, n, wanted):
+    """Of the first n whole numbers, those of 64 bits at least 0, one that `wanted` reach and fewer surpass."""
     low, high = np.int64(key[:n].min()), np.int64(key[:n].max())
+    limit = np.empty(1, key.dtype)
     while low < high:
-        middle = (low + high + 1) >> 1
-        limit = np.int32(middle)
+        middle = low + ((high - low + 1) >> 1)
+        limit[0] = middle
+        floor = limit[0]
         reach = 0
         for i in range(n):
-            reach += key[i] >= limit
+            reach += key[i] >= floor
         if reach == wanted:
-            return limit
+            return floor
         if reach > wanted:
             low = middle
         else:
             high = middle - 1
-    return np.int32(low)
+    limit[0] = low
+    return limit[0]
 
 
 @njit(cache=True, nogil=True)
@@ -110,7 +113,7 @@ def best_rows(score_RI, ban, found_QN, meant_QN):
         for t in range(start_Q[q], stop_Q[q]):
             key[row_T[t]] = LEAST
         _greatest_each(key, span, greatest)
-        floor, size = _last_wanted(greatest, spans, wanted), 0
+        floor, size = last_wanted(greatest, spans, wanted), 0
         for at in range(spans):
             if greatest[at] < floor:
                 continue
@@ -119,7 +122,7 @@ def best_rows(score_RI, ban, found_QN, meant_QN):
                     row[size] = i
                     high[size] = key[i]
                     size += 1
-        last = _last_wanted(high, size, wanted)
+        last = last_wanted(high, size, wanted)
         above = 0
         for i in range(size):
             above += high[i] > last

@@ -212,10 +212,23 @@ def score_pairs(
             begin, n = start[i], filled[i]
             here, counts = neighbour[begin : begin + n], value[begin : begin + n]
             end = _meet(here, met_I, row_T, end)
-            for m in range(live):
+            m = 0
+            while m + 4 <= live:
+                # Where the sums of a partner lie is sought once for four of them.
+                w, x, y, z = weight[m], weight[m + 1], weight[m + 2], weight[m + 3]
+                a, b, c, d = channel_S[m], channel_S[m + 1], channel_S[m + 2], channel_S[m + 3]
+                for s in range(n):
+                    j = here[s]
+                    sum_IS[j, m] += w * counts[s, a]
+                    sum_IS[j, m + 1] += x * counts[s, b]
+                    sum_IS[j, m + 2] += y * counts[s, c]
+                    sum_IS[j, m + 3] += z * counts[s, d]
+                m += 4
+            while m < live:
                 share, channel = weight[m], channel_S[m]
                 for s in range(n):
                     sum_IS[here[s], m] += share * counts[s, channel]
+                m += 1
         size_Q[q] = end - start_Q[q]
         for t in range(start_Q[q], end):
             j = row_T[t]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,28 +49,33 @@ class SparseAnswer:
 
     _place = Scratch(-1, np.int64)
 
-    def __init__(self, listed: Listed, items: int) -> None:
+    def __init__(self, listed: Listed, items: int, proposes: Sequence[int] = ()) -> None:
+        """`proposes` are how many rows each column will be asked for: they are found together, at the first."""
         self._listed = listed
         self._items = items
+        self._together = {column: n for column, n in enumerate(proposes) if n}
         self._asked: Banned | None = None
-        self._free_T = np.zeros(0, np.int32)
-        self._free_Q = np.zeros(0, np.int64)
+        self._best: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def propose(self, column: int, n: int, banned: Banned) -> tuple[Tensor, Tensor]:
         """[Q, n] best rows, and whether each is meant."""
-        listed, (found_QN, meant_QN) = self._listed, places(banned, n)
         if banned is not self._asked:
-            # All columns of an answer are asked under the same ban, one after the other.
-            self._asked, self._free_Q = banned, np.empty_like(listed.size_Q)
-            self._free_T = np.empty_like(listed.row_T)
-            kernels.not_banned(
-                listed.start_Q, listed.size_Q, listed.row_T, banned.arrays(), self._free_T, self._free_Q
-            )
+            self._asked, self._best = banned, {}
+        if (column, n) not in self._best:
+            together = self._together if self._together.get(column) == n else {column: n}
+            self._best |= self._find(together, banned)
+        return self._best[column, n]
+
+    def _find(self, wanted: dict[int, int], banned: Banned) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+        """The best rows of several columns: an item is looked at once."""
+        listed, wanted_P = self._listed, [min(n, banned.items) for n in wanted.values()]
+        found_QN, meant_QN = places(banned, sum(wanted_P), sum(wanted_P))
         kernels.best_listed(
-            listed.start_Q, self._free_Q, self._free_T, listed.row_T, listed.score_TS, column,
-            found_QN.numpy(), meant_QN.numpy(),
+            listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, np.array([*wanted]), np.array(wanted_P),
+            banned.arrays(), found_QN.numpy(), meant_QN.numpy(),
         )  # fmt: skip
-        return found_QN, meant_QN
+        parts = zip(wanted.items(), found_QN.split(wanted_P, 1), meant_QN.split(wanted_P, 1), strict=True)
+        return {said: (found, meant) for said, found, meant in parts}
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""
@@ -200,9 +205,10 @@ _sums = Scratch(-1, np.float32)
 
 
 def fused(
-    rows_QP: Tensor, share_QP: Tensor, filler: Callable[[Tensor], Tensor], order: Order, banned: Banned, n: int
-) -> tuple[Tensor, Tensor]:
-    """[Q, n] rows of the greatest filler plus shares (0: not proposed), and whether each may stand.
+    rows_QP: Tensor, meant_QP: Tensor, share_P: Tensor, filler: Callable[[Tensor], Tensor], order: Order,
+    banned: Banned, n: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """[Q, n] rows of the greatest filler plus the shares of the places where they are meant; whether each may stand.
 
     The filler is above 0, and the greater the greater the order's score is, which it is made of.
     """
@@ -211,8 +217,8 @@ def fused(
 
     def take(order_N: NDArray[np.int64], complete: bool) -> bool:
         enough = kernels.fuse(
-            rows_QP.numpy(), share_QP.numpy(), filler_QP.numpy(), filler(order.counts(order_N)).numpy(), order_N,
-            complete, banned.arrays(), _sums.of(order.items), found_QN.numpy(), present_QN.numpy(),
+            rows_QP.numpy(), meant_QP.numpy(), share_P.numpy(), filler_QP.numpy(),
+            filler(order.counts(order_N)).numpy(), order_N, complete, banned.arrays(), _sums.of(order.items), found_QN.numpy(), present_QN.numpy(),
         )  # fmt: skip
         return bool(enough)
 
@@ -237,7 +243,7 @@ def falling(score_I: NDArray[np.float32], n: int) -> NDArray[np.int64]:
     return len(score_I) - 1 - (np.sort(key_I)[::-1][:n] & 0x7FFFFFFF)
 
 
-def places(banned: Banned, n: int) -> tuple[Tensor, Tensor]:
-    """Room for n proposed rows of each question, and whether each is meant."""
-    shape = (len(banned), min(n, banned.items))
+def places(banned: Banned, n: int, most: int | None = None) -> tuple[Tensor, Tensor]:
+    """Room for n proposed rows of each question, at most so many as there are (or `most`); whether each is meant."""
+    shape = (len(banned), min(n, banned.items if most is None else most))
     return torch.empty(shape, dtype=torch.int64), torch.empty(shape, dtype=torch.bool)

@@ -11,7 +11,9 @@ import numpy as np
 from numba import njit
 
 from pipeline.learning.banned_kernels import is_banned, lift, stamp
-from pipeline.learning.ordering_kernels import floor_of
+from pipeline.learning.ordering_kernels import floor_of, last_wanted
+
+MANY = 256
 
 
 @njit(cache=True, nogil=True)
@@ -28,46 +30,61 @@ def row_of(key):
 
 
 @njit(cache=True, nogil=True)
+def _keep(key, n, floor):
+    """Move those of the first n keys that reach the floor to the front, in their order; returns how many they are."""
+    size = 0
+    for at in range(n):
+        key[size] = key[at]
+        size += key[size] >= floor
+    return size
+
+
+@njit(cache=True, nogil=True)
 def put_best(key, n, found_N, meant_N):
-    """Fill in the rows of the greatest of the first n keys, greatest first, and whether each place has one."""
+    """Fill in the rows of the greatest of the first n keys, all different, greatest first; whether a place has one."""
     wanted = found_N.shape[0]
     if n > 2 * wanted:
-        floor, size = floor_of(key[:n], wanted), 0
-        for at in range(n):
-            if key[at] >= floor:
-                key[size] = key[at]
-                size += 1
-        n = size
-    best = np.sort(key[:n])[::-1]
-    for place in range(wanted):
-        meant_N[place] = place < n
-        found_N[place] = row_of(best[place]) if place < n else 0
+        n = _keep(key, n, floor_of(key[:n], wanted))
+    if n > wanted:
+        n = _keep(key, n, last_wanted(key, n, wanted))
+    for place in range(n, wanted):
+        meant_N[place] = False
+        found_N[place] = 0
+    if n > MANY:
+        key[:n] = np.sort(key[:n])[::-1]
+    for at in range(n):
+        # Up to some hundred keys every pair is sooner compared than all are sorted.
+        mine, place = key[at], at if n > MANY else 0
+        for other in range(0 if n > MANY else n):
+            place += key[other] > mine
+        meant_N[place] = True
+        found_N[place] = row_of(mine)
 
 
 @njit(cache=True, nogil=True)
-def not_banned(start_Q, size_Q, row_T, ban, free_T, free_Q):
-    """Where in `row_T` each question's rows that are not banned stand, from `start_Q` on, and how many they are."""
+def best_listed(start_Q, size_Q, row_T, score_TS, column_P, wanted_P, ban, found_QN, meant_QN):
+    """Per question and column the rows of the greatest scores above 0 that are not banned; whether a place has one.
+
+    Columns stand beside one another, each with as many places as are wanted of it.
+    """
+    columns = column_P.shape[0]
+    key_PT = np.empty((columns, size_Q.max() + 1 if size_Q.shape[0] else 0), np.int64)
+    n_P = np.empty(columns, np.int64)
     for q in range(size_Q.shape[0]):
-        n = start_Q[q]
+        n_P[:] = 0
         stamp(ban, q)
         for t in range(start_Q[q], start_Q[q] + size_Q[q]):
-            free_T[n] = t
-            n += not is_banned(ban, row_T[t])
+            if is_banned(ban, row_T[t]):
+                continue
+            for p in range(columns):
+                score = score_TS[t, column_P[p]]
+                key_PT[p, n_P[p]] = key_of(score, row_T[t])
+                n_P[p] += score > 0
         lift(ban, q)
-        free_Q[q] = n - start_Q[q]
-
-
-@njit(cache=True, nogil=True)
-def best_listed(start_Q, free_Q, free_T, row_T, score_TS, column, found_QN, meant_QN):
-    """Per question the rows of the greatest scores above 0 among those free (`not_banned`); whether a place has one."""
-    key = np.empty(free_Q.max() + 1 if free_Q.shape[0] else 0, np.int64)
-    for q in range(free_Q.shape[0]):
-        n = 0
-        for f in range(start_Q[q], start_Q[q] + free_Q[q]):
-            t = free_T[f]
-            key[n] = key_of(score_TS[t, column], row_T[t])
-            n += score_TS[t, column] > 0
-        put_best(key, n, found_QN[q], meant_QN[q])
+        end = 0
+        for p in range(columns):
+            begin, end = end, end + wanted_P[p]
+            put_best(key_PT[p], n_P[p], found_QN[q, begin:end], meant_QN[q, begin:end])
 
 
 @njit(cache=True, nogil=True)
@@ -185,8 +202,8 @@ def best_shared(order_N, meant_N, complete, ban, found_QN, meant_QN):
 
 
 @njit(cache=True, nogil=True)
-def fuse(rows_QP, share_QP, filler_QP, filler_N, order_N, complete, ban, sum_I, found_QC, present_QC):
-    """Per question the rows of the greatest sums of shares and filler: of those proposed, and of the filler's order.
+def fuse(rows_QP, meant_QP, share_P, filler_QP, filler_N, order_N, complete, ban, sum_I, found_QC, present_QC):
+    """Per question the rows of the greatest sums of shares and filler: of those meant, and of the filler's order.
 
     `sum_I` holds -1 everywhere, and does so again afterwards. Returns as `best_shared` does.
     """
@@ -197,12 +214,12 @@ def fuse(rows_QP, share_QP, filler_QP, filler_N, order_N, complete, ban, sum_I, 
         m = 0
         for p in range(proposed):
             row = rows_QP[q, p]
-            if share_QP[q, p] > 0:
+            if meant_QP[q, p]:
                 if sum_I[row] < 0:
                     sum_I[row] = filler_QP[q, p]
                     touched[m] = row
                     m += 1
-                sum_I[row] += share_QP[q, p]
+                sum_I[row] += share_P[p]
         n = 0
         stamp(ban, q)
         for t in range(m):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -32,9 +35,20 @@ class Task(Protocol):
         ...
 
 
+NICE = 10
+"""A thread's of its own, where the system has that (Linux): what goes on beside the loop takes what the loop leaves."""
+
+
 def in_thread(work: Callable[[], None]) -> Task:
     """Do this beside the loop."""
-    thread = threading.Thread(target=work, name="snapshot")
+
+    def nicely() -> None:
+        if sys.platform == "linux":
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        work()
+
+    thread = threading.Thread(target=nicely, name="snapshot")
     thread.start()
     return thread
 

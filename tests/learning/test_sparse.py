@@ -90,10 +90,11 @@ def test_what_is_proposed_is_fused_and_filled_up_however_much_is_banned(seed: in
     items, n = 3_000, 40
     filler_I = torch.rand(items, generator=generator) * 1e-3
     rows_QP = torch.randint(0, items, (3, 90), generator=generator)
-    share_QP = torch.rand(3, 90, generator=generator) * (torch.rand(3, 90, generator=generator) < 0.7)
+    meant_QP, share_P = torch.rand(3, 90, generator=generator) < 0.7, torch.rand(90, generator=generator) + 1e-3
     banned_QI = torch.rand(3, items, generator=generator) < (0.2, 0.99)[seed % 2]
-    rows_QC, present_QC = fused(rows_QP, share_QP, lambda score_N: score_N, Order(filler_I), Banned.of(banned_QI), n)
-    whole_QI = filler_I.repeat(3, 1).scatter_add_(1, rows_QP, share_QP)
+    order, banned = Order(filler_I), Banned.of(banned_QI)
+    rows_QC, present_QC = fused(rows_QP, meant_QP, share_P, lambda score_N: score_N, order, banned, n)
+    whole_QI = filler_I.repeat(3, 1).scatter_add_(1, rows_QP, meant_QP * share_P)
     dense_QC, dense_present_QC = best(whole_QI, Banned.of(banned_QI), n)
     assert torch.equal(present_QC, dense_present_QC)
     assert torch.equal(rows_QC[present_QC], dense_QC[present_QC])

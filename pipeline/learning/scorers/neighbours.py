@@ -64,6 +64,8 @@ class Neighbours:
         for name, *_ in SCORES
     )
 
+    _proposes = tuple(column.proposes for column in columns)
+
     def __init__(self, slots: int, history: int) -> None:
         self.slots = slots
         self.pairs = Pairs(slots, len(COUNT_DECAY))
@@ -97,7 +99,7 @@ class Neighbours:
             self._sums.of(items), self._met.of(items),
             listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS,
         )  # fmt: skip
-        return SparseAnswer(listed, items)
+        return SparseAnswer(listed, items, self._proposes)
 
     def observe(self, seen: Observation) -> None:
         """Count each event's item with its user's previous items."""
