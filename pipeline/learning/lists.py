@@ -164,9 +164,8 @@ def scorers_of(learner: Learner, lists: Lists, place: int) -> tuple[Reason, ...]
 
 def _by_scorer(learner: Learner, feature_QNK: Tensor) -> Tensor:
     """[Q, N, scorers] sums over each scorer's features, of its columns' scores and of their ranks."""
-    of_column = [s for s, scorer in enumerate(learner.scorers) for _ in scorer.columns]
     by_scorer = feature_QNK.new_zeros(*feature_QNK.shape[:2], len(learner.scorers))
-    return by_scorer.index_add_(2, torch.tensor(of_column * 2), feature_QNK)
+    return by_scorer.index_add_(2, learner.scorer_of_K, feature_QNK)
 
 
 def _taken(lists: Lists, order_QN: Tensor) -> Lists:

@@ -128,7 +128,7 @@ class _ContentAnswer(RowsAnswer):
             )  # fmt: skip
             return rows_QN, meant_QN
         asked_QP = self._asked.mean_QP if column == MEAN else self._asked.said_QP
-        asking = torch.nonzero((asked_QP != 0).any(1)).flatten()
+        asking = torch.from_numpy(np.flatnonzero(asked_QP.numpy().any(1)))
         rows_QN.zero_()
         meant_QN.zero_()
         if len(asking) > 0 and self._catalogue.nearest.indexed:
