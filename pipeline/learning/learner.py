@@ -107,8 +107,9 @@ class Learner:
             Impressions(),
         )
         self.columns = [column for scorer in self.scorers for column in scorer.columns]
-        # The number of each feature's scorer: a column has two, its score and its rank.
-        self.scorer_of_K = torch.tensor([s for s, scorer in enumerate(self.scorers) for _ in scorer.columns] * 2)
+        columns = torch.tensor([len(scorer.columns) for scorer in self.scorers])
+        self.scorer_of_K = torch.repeat_interleave(torch.arange(len(columns)), columns).repeat(2)
+        """[K] the number of each feature's scorer: a column has two, its score and its rank."""
         self._logarithmic_S = torch.tensor([column.logarithmic for column in self.columns])
         priors = [column.prior for column in self.columns]
         alone = [k for k, column in enumerate(self.columns) if column.name in ALONE]

@@ -74,8 +74,8 @@ class SparseAnswer:
             listed.start_Q, listed.size_Q, listed.row_T, listed.score_TS, np.array([*wanted]), np.array(wanted_P),
             banned.arrays(), found_QN.numpy(), meant_QN.numpy(),
         )  # fmt: skip
-        parts = zip(wanted.items(), found_QN.split(wanted_P, 1), meant_QN.split(wanted_P, 1), strict=True)
-        return {said: (found, meant) for said, found, meant in parts}
+        parts = zip(torch.split(found_QN, wanted_P, 1), torch.split(meant_QN, wanted_P, 1), strict=True)
+        return dict(zip(wanted.items(), parts, strict=True))
 
     def at(self, rows_QC: Tensor) -> Tensor:
         """[Q, C, S] scores of these rows."""
@@ -218,7 +218,8 @@ def fused(
     def take(order_N: NDArray[np.int64], complete: bool) -> bool:
         enough = kernels.fuse(
             rows_QP.numpy(), meant_QP.numpy(), share_P.numpy(), filler_QP.numpy(),
-            filler(order.counts(order_N)).numpy(), order_N, complete, banned.arrays(), _sums.of(order.items), found_QN.numpy(), present_QN.numpy(),
+            filler(order.counts(order_N)).numpy(), order_N, complete, banned.arrays(), _sums.of(order.items),
+            found_QN.numpy(), present_QN.numpy(),
         )  # fmt: skip
         return bool(enough)
 

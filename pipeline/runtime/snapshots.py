@@ -36,7 +36,7 @@ class Task(Protocol):
 
 
 NICE = 10
-"""A thread's of its own, where the system has that (Linux): what goes on beside the loop takes what the loop leaves."""
+"""By so much nicer than the loop, where a thread can be (Linux): what goes on beside it takes what it leaves."""
 
 
 def in_thread(work: Callable[[], None]) -> Task:
@@ -45,7 +45,8 @@ def in_thread(work: Callable[[], None]) -> Task:
     def nicely() -> None:
         if sys.platform == "linux":
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+                thread = threading.get_native_id()
+                os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
         work()
 
     thread = threading.Thread(target=nicely, name="snapshot")
@@ -55,6 +56,9 @@ def in_thread(work: Callable[[], None]) -> Task:
 
 RESTS = 4
 """Times as long as the last snapshot took, at least, until the amount of work asks for the next."""
+PRESSED_RESTS = 2
+PRESSING = 0.5
+"""Of `most_replay_s` so much is in no snapshot yet: then sooner, since at the whole of it lists are made to wait."""
 
 
 MOST_HELD = 256 << 20
@@ -134,6 +138,7 @@ class SnapshotWriter:
         self._store = store
         self._interval_s = settings.snapshot_interval_s
         self._replay_s = settings.replay_s or float("inf")
+        self._pressing_s = PRESSING * (settings.most_replay_s or float("inf"))
         self._worked_s = self._copied_s = self._saved_s = 0.0
         self._took_s = 0.0
         self._metrics = metrics
@@ -163,7 +168,8 @@ class SnapshotWriter:
         """Whether `maybe_write` would begin one."""
         since = time.monotonic() - self._last
         uncopied_s = self._worked_s + worked_s - self._copied_s
-        due = since >= self._interval_s or (uncopied_s >= self._replay_s and since >= RESTS * self._took_s)
+        rests = RESTS if self.unsaved_s + worked_s < self._pressing_s else PRESSED_RESTS
+        due = since >= self._interval_s or (uncopied_s >= self._replay_s and since >= rests * self._took_s)
         return due and not (self._task is not None and self._task.is_alive())
 
     def worked(self, seconds: float) -> None:

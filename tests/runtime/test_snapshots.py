@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +18,17 @@ from pipeline.epochs.snapshot import MemorySnapshotStore
 from pipeline.ports import Snapshot, SnapshotDamaged
 from pipeline.runtime.composition import SystemClock, new_processor
 from pipeline.runtime.metrics import LearnerMetrics
-from pipeline.runtime.snapshots import RESTS, Copies, Early, SnapshotWriter, Task
+from pipeline.runtime.snapshots import (
+    NICE,
+    PRESSED_RESTS,
+    PRESSING,
+    RESTS,
+    Copies,
+    Early,
+    SnapshotWriter,
+    Task,
+    in_thread,
+)
 from pipeline.settings import Epochs, Settings
 
 SLOW_S = 0.05
@@ -104,13 +116,32 @@ def test_what_a_start_did_again_counts_as_work(watch: Watch) -> None:
 
 
 def test_large_snapshots_are_taken_less_often(watch: Watch) -> None:
-    bench = Bench(_SlowStore(watch), snapshot_interval_s=1e9, replay_s=5)
+    bench = Bench(_SlowStore(watch), snapshot_interval_s=1e9, replay_s=5, most_replay_s=0)
     assert bench.work(6) == [1]
     assert bench.work(6, 6) == [1]
     watch.at += RESTS * SLOW_S * 0.6
     assert bench.work(0) == [1]
     watch.at += RESTS * SLOW_S * 0.3
     assert bench.work(0) == [1, 5]
+
+
+def test_the_disk_rests_less_where_a_restart_would_soon_have_too_much_to_do_again(watch: Watch) -> None:
+    bench = Bench(_SlowStore(watch), snapshot_interval_s=1e9, replay_s=5, most_replay_s=100 / PRESSING)
+    assert bench.work(6) == [1]
+    watch.at += PRESSED_RESTS * SLOW_S * 0.3
+    assert bench.work(99) == [1]
+    assert bench.work(1) == [1], "the disk has rested for too short a time"
+    watch.at += PRESSED_RESTS * SLOW_S * 0.3
+    assert bench.work(0) == [1, 4]
+    watch.at += PRESSED_RESTS * SLOW_S * 0.9
+    assert bench.work(99) == [1, 4], "nothing presses"
+    assert bench.work(1) == [1, 4, 6]
+
+
+def test_the_thread_beside_the_loop_leaves_it_the_processor() -> None:
+    found = []
+    in_thread(lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))).join()
+    assert found == [min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + NICE, 19)]
 
 
 def test_work_is_unsaved_until_it_is_on_disk(watch: Watch) -> None:
