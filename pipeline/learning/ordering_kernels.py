@@ -19,7 +19,7 @@ LONGEST = 64
 
 
 @njit(cache=True, nogil=True)
-def _rank_each(value, n, rank):
+def rank_each(value, n, rank):
     """rank[c] = how many of the first n values are greater than the c-th, or equal to it and before it.
 
     Every pair is compared: up to some hundred values that is sooner done than sorting.
@@ -135,7 +135,7 @@ def best_rows(score_RI, ban, found_QN, meant_QN):
                 n += 1
                 if n == wanted:
                     break
-        _rank_each(high, wanted, rank)
+        rank_each(high, wanted, rank)
         for c in range(wanted):
             found_QN[q, rank[c]] = row[c]
             score = score_RI[r, row[c]]

@@ -11,9 +11,7 @@ import numpy as np
 from numba import njit
 
 from pipeline.learning.banned_kernels import is_banned, lift, stamp
-from pipeline.learning.ordering_kernels import floor_of, last_wanted
-
-MANY = 256
+from pipeline.learning.ordering_kernels import FEW, floor_of, last_wanted, rank_each
 
 
 @njit(cache=True, nogil=True)
@@ -50,15 +48,15 @@ def put_best(key, n, found_N, meant_N):
     for place in range(n, wanted):
         meant_N[place] = False
         found_N[place] = 0
-    if n > MANY:
+    rank = np.empty(n, np.int32)
+    if n > FEW:
         key[:n] = np.sort(key[:n])[::-1]
+        rank[:] = np.arange(n)
+    else:
+        rank_each(key, n, rank)
     for at in range(n):
-        # Up to some hundred keys every pair is sooner compared than all are sorted.
-        mine, place = key[at], at if n > MANY else 0
-        for other in range(0 if n > MANY else n):
-            place += key[other] > mine
-        meant_N[place] = True
-        found_N[place] = row_of(mine)
+        found_N[rank[at]] = row_of(key[at])
+        meant_N[rank[at]] = True
 
 
 @njit(cache=True, nogil=True)
