@@ -35,51 +35,119 @@ def _more_room(pairs, i):
 
 
 @njit(cache=True, nogil=True)
-def _weakest(pairs, i):
-    """The first of the partners with the least mass in a full row."""
-    _, value, start, _, filled, _, _, weakest, second = pairs
-    begin, known = start[i], weakest[i]
-    if known >= 0 and value[begin + known, 0] + value[begin + known, 1] < second[i]:
-        return known
-    least, next_least, known = np.float32(np.inf), np.float32(np.inf), np.int32(0)
+def _look_anew(pairs, i):
+    """Note a full row's weakest partners, the weakest first."""
+    _, value, start, _, filled, _, _, weak_IW, bar_I = pairs
+    begin, last = start[i], weak_IW.shape[1] - 1
+    masses = np.full(last + 1, np.float32(np.inf))
+    weak_IW[i] = -1
     for s in range(filled[i]):
         mass = value[begin + s, 0] + value[begin + s, 1]
-        if mass < least:
-            next_least, least, known = least, mass, np.int32(s)
-        elif mass < next_least:
-            next_least = mass
-    weakest[i], second[i] = known, next_least
+        if mass < masses[last]:
+            at = last
+            while at > 0 and masses[at - 1] > mass:
+                masses[at], weak_IW[i, at] = masses[at - 1], weak_IW[i, at - 1]
+                at -= 1
+            masses[at], weak_IW[i, at] = mass, s
+    bar_I[i] = masses[last]
+    if weak_IW[i, 0] < 0:
+        weak_IW[i, 0], bar_I[i] = 0, np.nan
+
+
+@njit(cache=True, nogil=True)
+def _weakest(value, begin, weak_IW, i, bar):
+    """The first of the partners with the least mass in a full row; -1 where it has to be looked for among all."""
+    last = weak_IW.shape[1] - 1
+    least, first, known = bar, np.int64(weak_IW[i, last]), np.int64(-1)
+    for w in range(last):
+        s = np.int64(weak_IW[i, w])
+        if s < 0:
+            break
+        mass = value[begin + s, 0] + value[begin + s, 1]
+        # So that of masses that are no numbers, too, one is.
+        if not mass > least and (mass != least or s < first):
+            least, first, known = mass, s, s
     return known
 
 
 @njit(cache=True, nogil=True)
-def _bump(pairs, i, j, channel, amount):
-    """Add to one channel of the pair (i, j) in row i's bounded list, evicting its weakest pair when full.
-
-    Returns where in the arena the pair is. There is room for a row as large as may be.
-    """
-    neighbour, value, start, room, filled, _, sizes, _, _ = pairs
-    n, begin, known = filled[i], start[i], np.int32(-1)
+def _place_of(neighbour, begin, n, j):
+    """Which of a row's n partners is j, -1 if none is."""
+    known = np.int32(-1)
     here = neighbour[begin : begin + n]
-    for s in range(n):
+    for s in range(here.shape[0]):
         # To the end, without a branch: eight at a time that is sooner done than stopping where it is found.
         known = max(known, np.int32(s) if here[s] == j else np.int32(-1))
-    if known >= 0:
-        value[begin + known, channel] += amount
-        return begin + known
-    if n < sizes[-1]:
-        if n == room[i]:
-            _more_room(pairs, i)
-            begin = start[i]
-        slot = begin + n
-        filled[i] = n + 1
+    return np.int64(known)
+
+
+@njit(cache=True, nogil=True)
+def _make_ready(pairs, i):
+    """Have a row take another partner."""
+    if pairs[4][i] < pairs[6][-1]:
+        _more_room(pairs, i)
     else:
-        slot = begin + _weakest(pairs, i)
-    neighbour[slot] = j
-    for c in range(value.shape[1]):
-        value[slot, c] = 0.0
-    value[slot, channel] = amount
-    return slot
+        _look_anew(pairs, i)
+
+
+@njit(cache=True, nogil=True)
+def _place_for(value, begin, n, most, weak_IW, i, bar):
+    """Of a row that has not the partner: which place a new one gets, -1 where all have to be looked at first."""
+    return np.int64(n) if n < most else _weakest(value, begin, weak_IW, i, bar)
+
+
+@njit(cache=True, nogil=True)
+def _count_event(pairs, b, first, item_B, liked_B, signal_B, hist_item, hist_code, reach, power, gain):
+    """Count event b's item with those before it, from lag `first` on.
+
+    Returns the lag at which a row has no place for another partner, and that row; -1 if there is none.
+    What is called from here takes no tuple of arrays: counting references to them took twice as long as all else.
+    """
+    neighbour, value, start, room, filled, _, sizes, weak_IW, bar_I = pairs
+    most, channels = sizes[-1], value.shape[1]
+    j, liked, taught = item_B[b], liked_B[b], signal_B[b]
+    for lag in range(first, reach):
+        i, code = hist_item[b, lag], hist_code[b, lag]
+        both = (code & 1) == 1 and liked
+        if i < 0 or i == j or (code >> 11 & 1) == 1 or (not both and lag >= 30):
+            continue
+        s = _place_of(neighbour, start[i], filled[i], j)
+        new_s = s < 0
+        if new_s:
+            s = _place_for(value, start[i], filled[i], most, weak_IW, i, bar_I[i])
+            if s < 0 or s >= room[i]:
+                return lag, np.int64(i)
+        r = _place_of(neighbour, start[j], filled[j], i)
+        new_r = r < 0
+        if new_r:
+            r = _place_for(value, start[j], filled[j], most, weak_IW, j, bar_I[j])
+            if r < 0 or r >= room[j]:
+                return lag, np.int64(j)
+        filled[i], filled[j] = max(filled[i], np.int32(s + 1)), max(filled[j], np.int32(r + 1))
+        s, r = s + start[i], r + start[j]
+        if new_s:
+            neighbour[s] = j
+            for c in range(channels):
+                value[s, c] = 0.0
+        if new_r:
+            neighbour[r] = i
+            for c in range(channels):
+                value[r, c] = 0.0
+        if both:
+            value[s, 0] += taught * power[0, lag]
+            value[r, 0] += taught * power[0, lag]
+        if lag < 30:
+            value[s, 1] += taught * power[1, lag]
+            value[r, 1] += taught * power[1, lag]
+            strength = taught * gain[0] * power[5, lag] * (1.0 if both else 0.5)
+            value[s, 5] += strength
+            value[r, 5] += 0.3 * strength
+        if lag < 10:
+            value[s, 2] += taught * power[2, lag]
+            value[r, 3] += taught * power[3, lag]
+        if lag < 4:
+            value[s, 4] += taught * power[4, lag]
+    return reach, np.int64(-1)
 
 
 @njit(cache=True, nogil=True)
@@ -92,39 +160,19 @@ def count_pairs(pairs, first, spare, item_B, liked_B, learn_B, signal_B, hist_it
     multiplied by the event's signal. What was disliked is paired with nothing.
     Returns the event at which the arena has less room than `spare`, or how many there are.
     """
-    neighbour, value = pairs[0], pairs[1]
-    reach = hist_item.shape[1]
+    reach = min(hist_item.shape[1], 100)
     for b in range(first, item_B.shape[0]):
-        j = item_B[b]
-        if j < 0 or not learn_B[b]:
+        if item_B[b] < 0 or not learn_B[b]:
             continue
-        if pairs[5][-1] + spare > neighbour.shape[0]:
+        if pairs[5][-1] + spare > pairs[0].shape[0]:
             return b
-        for lag in range(min(reach, 100)):
-            i = hist_item[b, lag]
-            if i < 0 or i == j or hist_code[b, lag] >> 11 & 1:
-                continue
-            old_liked = hist_code[b, lag] & 1
-            taught = signal_B[b]
-            if not (old_liked and liked_B[b]) and lag >= 30:
-                continue
-            if old_liked and liked_B[b]:
-                s = _bump(pairs, i, j, 0, taught * power[0, lag])
-                r = _bump(pairs, j, i, 0, taught * power[0, lag])
-            else:
-                s = _bump(pairs, i, j, 1, np.float32(0.0))
-                r = _bump(pairs, j, i, 1, np.float32(0.0))
-            if lag < 30:
-                value[s, 1] += taught * power[1, lag]
-                value[r, 1] += taught * power[1, lag]
-                strength = taught * gain[0] * power[5, lag] * (1.0 if (old_liked and liked_B[b]) else 0.5)
-                value[s, 5] += strength
-                value[r, 5] += 0.3 * strength
-            if lag < 10:
-                value[s, 2] += taught * power[2, lag]
-                value[r, 3] += taught * power[3, lag]
-            if lag < 4:
-                value[s, 4] += taught * power[4, lag]
+        lag = 0
+        while lag < reach:
+            lag, row = _count_event(
+                pairs, b, lag, item_B, liked_B, signal_B, hist_item, hist_code, reach, power, gain
+            )  # fmt: skip
+            if row >= 0:
+                _make_ready(pairs, row)
     return item_B.shape[0]
 
 

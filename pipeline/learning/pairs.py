@@ -14,10 +14,12 @@ from pipeline.learning.arena import grown
 ROOMS = (8, 32, 96)
 """Room for partners that a row has at first, and then, before it has all that it may have."""
 GROWTH = 1.25
+WEAKEST = 8
+"""Partners of a full row among which the next that has to go is looked for before all are."""
 
 Arrays = tuple[
     NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32],
-    NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.float32],
+    NDArray[np.int64], NDArray[np.int64], NDArray[np.int16], NDArray[np.float32],
 ]  # fmt: skip
 
 
@@ -29,10 +31,10 @@ class Pairs:
     the first free room of each size begins, -1 for none, the end of the arena
     last. A free room's first partner is where the next free one begins.
 
-    `weakest_I` is which partner of a full row was the weakest when all were
-    last looked at (-1: not since), `second_I` the mass of the next: masses
-    grow, so that it still is as long as its own is below that. Both follow
-    from the rest, and are no state.
+    `weak_IW` are the weakest partners of a full row as they were when all were
+    last looked at (-1: not since), the weakest first, and `bar_I` is what mass
+    the last of them had then: masses grow, so that whatever is below that is
+    among the others. Both follow from the rest, and are no state.
     """
 
     _ROWS: ClassVar[dict[str, int]] = {"start_I": 0, "room_I": 0, "filled_I": 0}
@@ -47,15 +49,15 @@ class Pairs:
         self.room_I = torch.zeros(64, dtype=torch.int32)
         self.filled_I = torch.zeros(64, dtype=torch.int32)
         self.free_Z = torch.tensor([-1] * len(self.sizes) + [0])
-        self.weakest_I = torch.full((64,), -1, dtype=torch.int32)
-        self.second_I = torch.zeros(64)
+        self.weak_IW = torch.full((64, WEAKEST + 1), -1, dtype=torch.int16)
+        self.bar_I = torch.zeros(64)
 
     def resize(self, items: int) -> None:
         """Make room for items without partners."""
         for name, fill in self._ROWS.items():
             setattr(self, name, grown(getattr(self, name), items, fill))
-        self.weakest_I = grown(self.weakest_I, items, -1)
-        self.second_I = grown(self.second_I, items)
+        self.weak_IW = grown(self.weak_IW, items, -1)
+        self.bar_I = grown(self.bar_I, items)
 
     def reserve(self, more: int) -> None:
         """Room in the arena for so many partners beside those that have it."""
@@ -71,12 +73,12 @@ class Pairs:
     def arrays(self) -> Arrays:
         """As kernels take them."""
         neighbour, value, start, room, filled, free = (getattr(self, name).numpy() for name in self._NAMES)
-        return neighbour, value, start, room, filled, free, self.sizes, self.weakest_I.numpy(), self.second_I.numpy()
+        return neighbour, value, start, room, filled, free, self.sizes, self.weak_IW.numpy(), self.bar_I.numpy()
 
     def fade(self, factor: float) -> None:
         """All counts become so many times what they are."""
         self.value_TC *= factor
-        self.weakest_I.fill_(-1)
+        self.weak_IW.fill_(-1)
 
     def of(self, row: int) -> tuple[Tensor, Tensor]:
         """[N] an item's partners and [N, C] what was counted of each."""
@@ -92,5 +94,5 @@ class Pairs:
         """The inverse of `state`."""
         for name in self._NAMES:
             setattr(self, name, tensors[name].clone())
-        self.weakest_I = torch.full_like(self.filled_I, -1)
-        self.second_I = torch.zeros(len(self.filled_I))
+        self.weak_IW = torch.full((len(self.filled_I), WEAKEST + 1), -1, dtype=torch.int16)
+        self.bar_I = torch.zeros(len(self.filled_I))

@@ -76,8 +76,9 @@ def test_a_row_has_no_more_partners_than_it_may(slots: int) -> None:
     check_room(pairs)
 
 
-def test_the_weakest_partner_makes_room_whether_or_not_it_was_looked_for_anew() -> None:
-    remembering, looking = Pairs(8, 6), Pairs(8, 6)
+@pytest.mark.parametrize("slots", [5, 8, 9, 20])
+def test_the_weakest_partner_makes_room_whether_or_not_it_was_looked_for_anew(slots: int) -> None:
+    remembering, looking = Pairs(slots, 6), Pairs(slots, 6)
     chance = np.random.default_rng(5)
     yes, signal, code = np.ones(1, np.bool_), np.ones(1, np.float32), np.ones((1, 1), np.int16)
     power, gain = np.ones((6, 1), np.float32), np.ones(1, np.float32)
@@ -89,15 +90,25 @@ def test_the_weakest_partner_makes_room_whether_or_not_it_was_looked_for_anew() 
         signal[0] = chance.choice([0.5, 1.0, 2.0])
         for pairs in (remembering, looking):
             pairs.reserve(100)
-            full = pairs.filled_I == 8
+            full = pairs.filled_I == slots
             evicted += int(full.sum())
             kernels.count_pairs(
                 pairs.arrays(), 0, 50, item, yes, yes, signal, before[None].astype(np.int32), code, power, gain
             )
-        looking.weakest_I.fill_(-1)
+        looking.weak_IW.fill_(-1)
         if n % 500 == 499:
             for pairs in (remembering, looking):
                 pairs.fade(0.5)
     assert evicted > 1_000
     for name, tensor in remembering.state().items():
         assert np.array_equal(tensor.numpy(), looking.state()[name].numpy()), name
+
+
+@pytest.mark.parametrize("odd", [np.inf, np.nan])
+def test_counts_that_are_no_numbers_end(odd: float) -> None:
+    pairs = Pairs(5, 6)
+    pairs.resize(ITEMS)
+    counted(pairs, 20, 1, {})
+    pairs.value_TC[:] = odd
+    counted(pairs, 2, 2, {})
+    check_room(pairs)
