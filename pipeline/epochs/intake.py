@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,8 +34,7 @@ SLOWEST = 8
 IDENTIFY = "identify"
 
 
-@dataclass(frozen=True)
-class Timed:
+class Timed(msgspec.Struct, frozen=True, gc=False):
     """An event with its id and its time clamped to what its record allows."""
 
     time: int
@@ -73,7 +73,7 @@ class Ledger:
     def __init__(self, settings: Settings) -> None:
         self._lateness = int(settings.learning.allowed_lateness_s * 1000)
         self._window = int(settings.learning.dedupe_window_s * 1000)
-        self._key = settings.namespace.encode()[:64]
+        self._keyed = hashlib.blake2b(digest_size=8, key=settings.namespace.encode()[:64])
         self.watermark = NO_WATERMARK
         self._reached: dict[int, int] = {}
         self._seen = Seen(self._window)
@@ -86,17 +86,26 @@ class Ledger:
 
     def hash(self, *parts: str) -> int:
         """64-bit keyed hash of ids."""
-        text = "\0".join(parts).encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=self._key).digest(), "little", signed=True)
+        return int.from_bytes(self._digest("\0".join(parts)), "little", signed=True)
+
+    def _digest(self, text: str) -> bytes:
+        keyed = self._keyed.copy()
+        keyed.update(text.encode())
+        return keyed.digest()
 
     def erase(self, user_id: str, cutoff: int) -> None:
         """Events of this user appended at or before `cutoff` are to be ignored."""
         user = self.hash(user_id)
         self._erased.put(user, max(cutoff, self._erased.get(user, cutoff)))
 
+    @property
+    def erases(self) -> bool:
+        """Whether any user was erased."""
+        return len(self._erased) > 0
+
     def is_erased(self, user_id: str, appended: int) -> bool:
         """Whether something of this user, appended then, falls under an erasure."""
-        return len(self._erased) > 0 and appended <= self._erased.get(self.hash(user_id), NO_WATERMARK)
+        return self.erases and appended <= self._erased.get(self.hash(user_id), NO_WATERMARK)
 
     def is_duplicate(self, kind: str, actor: str, event_id: str, time: int) -> bool:
         """Whether this id was taken before, within the window; if not, it is now."""
@@ -108,8 +117,10 @@ class Ledger:
 
     def duplicates(self, happened: Sequence[Timed]) -> list[bool]:
         """`is_duplicate` of one event after the other, at a fraction of the time."""
-        keys = [self.hash("event", one.event.actor, one.event_id) for one in happened]
-        return self._seen.add_all(keys, [one.time for one in happened])
+        digests = [self._digest(f"event\0{one.event.actor}\0{one.event_id}") for one in happened]
+        times = np.array([one.time for one in happened], dtype=np.int64)
+        here: list[bool] = self._seen.add_all(np.frombuffer(b"".join(digests), "<i8"), times).tolist()
+        return here
 
     def is_late(self, partition: int, time: int) -> bool:
         """Whether a time is further behind the greatest of its partition than allowed.
@@ -181,7 +192,7 @@ def take_in(
         if isinstance(user, Tombstone):
             ledger.erase(user.key, record.timestamp)
     timed.sort(key=lambda t: (t.time, t.record.partition, t.record.offset))
-    left = [happened for happened in timed if not _is_erased(intake, happened, ledger)]
+    left = [one for one in timed if not _is_erased(intake, one, ledger)] if ledger.erases else timed
     named = [happened for happened in left if happened.event.event_id]
     doubled = {id(one) for one, again in zip(named, ledger.duplicates(named), strict=True) if again}
     for happened in left:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning import tables
 from pipeline.learning.tables import KeySet
+
+Keys = NDArray[np.int64]
 
 GENERATIONS = 4
 """Parts of a window that are let go as a whole: an id is remembered for one window to five quarters of one."""
@@ -53,29 +56,26 @@ class Seen:
 
     def add(self, key: int, time_ms: int) -> bool:
         """Remember a hashed id of this time; returns False where it already is."""
-        return not self.add_all([key], [time_ms])[0]
+        return not self.add_all(np.array([key]), np.array([time_ms]))[0]
 
-    def add_all(self, keys: Sequence[int], times_ms: Sequence[int]) -> list[bool]:
+    def add_all(self, keys: Keys, times_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Remember hashed ids of these times, in order; returns which of them were here, by then."""
-        wanted = np.array([key or 1 for key in keys], dtype=np.int64)
-        known = np.zeros(len(wanted), dtype=np.bool_)
-        for part in self._parts.values():
-            tables.mark(part.slots, wanted, known)
-        fresh: set[int] = set()
-        here = known.tolist()
-        for n, (key, time_ms) in enumerate(zip(wanted.tolist(), times_ms, strict=True)):
-            if key in fresh:
-                here[n] = True
-            elif not here[n]:
-                fresh.add(key)
-                self._part(time_ms).put(key)
+        wanted = np.where(keys == 0, 1, keys)
+        here = np.zeros(len(wanted), dtype=np.bool_)
+        number_N = np.maximum(times_ms // self._span, self._oldest)
+        ends = [*(1 + np.flatnonzero(np.diff(number_N))).tolist(), len(wanted)]
+        for start, end in zip([0, *ends], ends, strict=False):
+            # Of one part each; most are in one and the same.
+            if start < end:
+                self._add_to(int(number_N[start]), wanted[start:end], here[start:end])
         return here
 
-    def _part(self, time_ms: int) -> KeySet:
-        number = max(time_ms // self._span, self._oldest)
-        if number not in self._parts:
-            self._parts[number] = KeySet()
-        return self._parts[number]
+    def _add_to(self, number: int, keys: Keys, here: NDArray[np.bool_]) -> None:
+        for other, part in self._parts.items():
+            if other != number:
+                tables.mark(part.slots, keys, here)
+        if number in self._parts or not here.all():
+            self._parts.setdefault(number, KeySet()).put_all(keys, here)
 
     def forget_before(self, time_ms: int) -> None:
         """Let go of the parts that end at or before a time."""

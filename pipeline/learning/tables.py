@@ -61,6 +61,24 @@ def mark(slots, key_N, found_N):
 
 
 @njit(cache=True, nogil=True)
+def put_each(slots, room, key_N, first, here_N):
+    """Put keys in from the `first` one on, those not said to be here; notes which were by then.
+
+    Returns at which key there is no room left, or how many there are, and how many were put in.
+    """
+    put = 0
+    for n in range(first, key_N.shape[0]):
+        if here_N[n] or find(slots, key_N[n]) >= 0:
+            here_N[n] = True
+        elif put == room:
+            return n, put
+        else:
+            place(slots, key_N[n])
+            put += 1
+    return key_N.shape[0], put
+
+
+@njit(cache=True, nogil=True)
 def take_out(slots, at):
     """Empty a slot, and let those move up that stand behind it for want of a place at or before it."""
     size = slots.shape[0]
@@ -141,6 +159,15 @@ class KeySet:
         self.slots = with_room(self.slots, self._held)
         place(self.slots, key or 1)
         self._held += 1
+
+    def put_all(self, keys: Slots, here: NDArray[np.bool_]) -> None:
+        """As `add` of one key (not 0) after the other but those already said to be `here`, where it is noted, too."""
+        done = 0
+        while done < len(keys):
+            done, put = put_each(self.slots, int(FULL * len(self.slots)) - self._held, keys, done, here)
+            self._held += put
+            if done < len(keys):
+                self.slots = with_room(self.slots, self._held)
 
 
 class KeyMap:
