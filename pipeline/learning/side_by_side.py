@@ -1,10 +1,11 @@
-"""A few threads for work that only reads what was learned: kernels and tensor operations run without the GIL."""
+"""A few threads for work that shares nothing it writes: kernels and tensor operations run without the GIL."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -44,11 +45,28 @@ class SideBySide:
 
         Raises what the first that failed did.
         """
-        if self._pool is None:
-            self._pool = workers(self._threads, "lists")
+        pool = self._working()
         begun: list[Future[Made]] = []
         try:
-            begun.extend(self._pool.submit(work, one) for one in given)
+            begun.extend(pool.submit(work, one) for one in given)
         finally:
             wait(begun)
         return [future.result() for future in begun]
+
+    @contextmanager
+    def beside(self, work: Callable[[], object]) -> Iterator[None]:
+        """Have it done while the block is; it is over when the block is left.
+
+        Raises what the block did, else what the work did.
+        """
+        doing = self._working().submit(work)
+        try:
+            yield
+        finally:
+            wait([doing])
+        doing.result()
+
+    def _working(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = workers(self._threads, "learning")
+        return self._pool
