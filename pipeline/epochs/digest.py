@@ -6,6 +6,7 @@ import hashlib
 import platform
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import crc32c
@@ -18,35 +19,39 @@ from pipeline.settings import Settings
 START = "0" * 64
 LEARNS = 4
 """Raised with every change after which the same events teach other bits: a start then says so (`digest-reset`)."""
+TOGETHER = 1024
+_OFFSET_LENGTH, _LENGTH = struct.Struct(">qi").pack, struct.Struct(">i").pack
 
 
 def record_crc(records: Iterable[Record], crc: int = 0) -> int:
     """CRC-32C over offset, key and value of each record, as `messages.Range` defines it."""
-    for record in records:
-        crc = crc32c.crc32c(_framed(record), crc)
+    # Not one by one: what it costs to ask is more than what it costs to add a record up.
+    rest = iter(records)
+    while framed := b"".join(map(_framed, islice(rest, TOGETHER))):
+        crc = crc32c.crc32c(framed, crc)
     return crc
 
 
 def _framed(record: Record) -> bytes:
-    parts = [struct.pack(">q", record.offset)]
-    for part in (record.key, record.value):
-        parts.append(struct.pack(">i", -1 if part is None else len(part)))
-        parts.append(part or b"")
-    return b"".join(parts)
+    key, value = record.key, record.value
+    return b"%b%b%b%b" % (
+        _OFFSET_LENGTH(record.offset, -1 if key is None else len(key)), key or b"",
+        _LENGTH(-1 if value is None else len(value)), value or b"",
+    )  # fmt: skip
 
 
 def ranges_of(
     records: Sequence[Record], before: Mapping[TopicPartition, int], after: Mapping[TopicPartition, int]
 ) -> tuple[Range, ...]:
     """The ranges read between two sets of positions; a partition that did not move has none."""
-    by_partition: dict[TopicPartition, list[Record]] = {}
+    by_partition: dict[tuple[str, int], list[Record]] = {}
     for record in records:
-        by_partition.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+        by_partition.setdefault((record.topic, record.partition), []).append(record)
     ranges = []
     for tp, stop in sorted(after.items()):
         start = before.get(tp, 0)
         if stop > start:
-            read = by_partition.get(tp, [])
+            read = by_partition.get((tp.topic, tp.partition), [])
             ranges.append(Range(tp.topic, tp.partition, start, stop, len(read), record_crc(read)))
     return tuple(ranges)
 

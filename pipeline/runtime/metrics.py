@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from pipeline.epochs.history import Past
 from pipeline.epochs.processor import Applied, Processor
@@ -61,6 +64,33 @@ def free_bytes(folder: Path | None) -> float:
         return math.nan
 
 
+class Latencies(Collector):
+    """A histogram that takes many seconds at once: one by one those of an epoch would take as long as their decoding."""
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
+        """`bounds` are the buckets' upper ones, ascending, but for the last, which has none."""
+        self._name, self._text = name, text
+        self._bounds = np.array(bounds)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._sum = 0.0
+        self._lock = threading.Lock()
+        registry.register(self)
+
+    def observe(self, seconds: Sequence[float]) -> None:
+        """Note them all."""
+        bucket_N = np.searchsorted(self._bounds, seconds)
+        with self._lock:
+            self._counts += np.bincount(bucket_N, minlength=len(self._counts))
+            self._sum += float(sum(seconds))
+
+    def collect(self) -> Iterator[Metric]:
+        """The histogram as it is now."""
+        with self._lock:
+            reached, total = self._counts.cumsum().tolist(), self._sum
+        names = map(floatToGoString, (*self._bounds.tolist(), math.inf))
+        yield HistogramMetricFamily(self._name, self._text, [*zip(names, reached, strict=True)], total)
+
+
 class LearnerMetrics:
     """The learner's metrics in a registry of its own."""
 
@@ -75,9 +105,9 @@ class LearnerMetrics:
         self.stage = Histogram(
             "headrace_stage_seconds", "Time per epoch and stage", ["stage"], buckets=LATENCY_BUCKETS, registry=registry
         )
-        self.latency = Histogram(
-            "headrace_event_to_list_seconds", "From an event's append to the commit of its list",
-            buckets=LATENCY_BUCKETS, registry=registry,
+        self.latency = Latencies(
+            "headrace_event_to_list_seconds", "From an event's append to the commit of its list", LATENCY_BUCKETS,
+            registry,
         )  # fmt: skip
         self.lag = Gauge("headrace_lag_records", "Records not yet read, by topic", ["topic"], registry=registry)
         self.quality = Gauge(
@@ -167,9 +197,8 @@ class LearnerMetrics:
 
     def latencies(self, records: list[Record], events_topic: str, now_ms: int) -> None:
         """Note how long ago the events of a committed epoch were appended."""
-        for record in records:
-            if record.topic == events_topic:
-                self.latency.observe(max(now_ms - record.timestamp, 0) / 1000)
+        at = [record.timestamp for record in records if record.topic == events_topic]
+        self.latency.observe((np.maximum(now_ms - np.array(at, np.int64), 0) / 1000).tolist())
 
     def lags(self, ends: Mapping[TopicPartition, int], positions: Mapping[TopicPartition, int]) -> None:
         """Records between positions and high watermarks, per topic."""

@@ -98,3 +98,18 @@ def test_an_epoch_that_says_an_id_twice_takes_the_first(shop_of: Any, settings_o
     history, _ = users.windows(torch.tensor([users.ids.find("ann")]), 0)
     assert history.item_QL[0, :2].tolist() == [catalogue.ids.find("i1"), -1]
     assert shop.apply(shop.event("ann", "i4", event_id="e1")).applied.counts.duplicate == 1
+
+
+@hypothesis_settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 4 * WINDOW)), max_size=80), st.integers(0, 80))
+def test_ids_told_together_are_remembered_as_one_by_one(said: list[tuple[int, int]], cut: int) -> None:
+    one_by_one, together = Seen(WINDOW), Seen(WINDOW)
+    for part in (said[:cut], said[cut:]):
+        keys, times = [hashed(number) for number, _ in part], [START + passed for _, passed in part]
+        expected = [not one_by_one.add(key, time) for key, time in zip(keys, times, strict=True)]
+        found = together.add_all(np.array(keys, np.int64), np.array(times, np.int64))
+        assert found.tolist() == expected
+        for seen in (one_by_one, together):
+            seen.forget_before(START + WINDOW // 2)
+    mine, theirs = one_by_one.state(), together.state()
+    assert all(torch.equal(mine[name], theirs[name]) for name in Seen.STATE)

@@ -76,6 +76,22 @@ def test_the_same_keys_in_the_same_order_make_the_same_table() -> None:
     assert np.array_equal(one.slots, other.slots)
 
 
+@UNTIMED
+@given(st.lists(key, max_size=400), st.lists(key, max_size=40), st.integers(0, 400))
+def test_keys_put_in_together_make_the_table_that_they_make_one_by_one(
+    keys: list[int], elsewhere: list[int], cut: int
+) -> None:
+    one_by_one, together = KeySet(), KeySet()
+    expected = [one in elsewhere or not one_by_one.add(one) for one in keys]
+    here = np.isin(keys, elsewhere)
+    for part in (slice(None, cut), slice(cut, None)):
+        each = np.array(keys[part], np.int64)
+        together.put_all(np.where(each == 0, 1, each), here[part])
+    assert here.tolist() == expected
+    assert np.array_equal(one_by_one.slots, together.slots)
+    assert len(one_by_one) == len(together)
+
+
 def test_a_key_takes_ten_to_fifteen_bytes() -> None:
     keys = KeySet()
     for n, each in enumerate(np.random.default_rng(2).integers(-(2**63), 2**63 - 1, 20_000).tolist(), 1):

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from prometheus_client import CollectorRegistry
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from pipeline.epochs.processor import Applied, Processor
 from pipeline.messages import Counts
 from pipeline.runtime.composition import new_processor
-from pipeline.runtime.metrics import LearnerMetrics
+from pipeline.runtime.metrics import LATENCY_BUCKETS, Latencies, LearnerMetrics
 from pipeline.settings import Settings
 
 
@@ -80,3 +82,23 @@ def test_drifts_that_the_state_brings_along_are_not_counted_again(
     processor.learner.drift.load(brought)
     metrics.prequential(processor)
     assert registry.get_sample_value("headrace_drifts_total") == 1
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 0.005, 0.0051, 0.7, 1.0, 60.0, 1e9]) | st.floats(0, 100)), max_size=5))
+def test_seconds_noted_together_are_shown_as_a_histogram_shows_them(parts: list[list[float]]) -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    together = Latencies("seconds", "How long", LATENCY_BUCKETS, ours)
+    one_by_one = Histogram("seconds", "How long", buckets=LATENCY_BUCKETS, registry=theirs)
+    for part in parts:
+        together.observe(part)
+        for each in part:
+            one_by_one.observe(each)
+    shown, expected = (
+        {
+            line.split(" ")[0]: float(line.split(" ")[1])
+            for line in generate_latest(registry).decode().splitlines()
+            if not line.startswith("#") and "_created" not in line
+        }
+        for registry in (ours, theirs)
+    )
+    assert shown == pytest.approx(expected)

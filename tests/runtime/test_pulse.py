@@ -40,7 +40,7 @@ def test_rates_and_latencies_are_those_of_the_last_ten_seconds(watch: Watch) -> 
         watch.at += 1
         metrics.consumed.inc(30)
         for _ in range(30):
-            metrics.latency.observe(0.15)
+            metrics.latency.observe([0.15])
         last = beat.take()
     assert last["ready"]
     assert math.isclose(last["events_per_second"], 30)
