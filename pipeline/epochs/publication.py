@@ -104,7 +104,7 @@ class Publication:
     def _similar(self) -> None:
         learner, watermark = self._of.learner, self._of.ledger.watermark
         rows = self._of.audience.similar_due(self._clock, learner.catalogue.count_I)
-        rows = [row for row in rows if not learner.catalogue.is_withdrawn(row)]
+        rows = learner.catalogue.not_withdrawn(rows)
         if self._settings.similar_size == 0:
             return
         for row, shown, items in similar(learner, rows, self._settings.similar_size, watermark):

@@ -27,16 +27,30 @@ def _mean(trait_RT, weight_RT, value_V, row):
 
 
 @njit(cache=True, nogil=True)
-def affinity(trait_RT, weight_RT, item_QL, code_QL, decay_L, disliked, rate_V, prior, rows_QC, out_QC):
+def _marks(mark_V, count):
+    """The first of so many marks in a row that no trait bears yet: values are those of the trait that bears the mark.
+
+    The last place says which mark was given last, so that nothing has to be cleared.
+    """
+    first = mark_V[-1] + 1
+    mark_V[-1] += count
+    return first
+
+
+@njit(cache=True, nogil=True)
+def affinity(
+    trait_RT, weight_RT, item_QL, code_QL, decay_L, disliked, liked_V, likes, prior, count_V, value_V, mark_V,
+    rows_QC, out_QC,
+):  # fmt: skip
     """out[q, c] = mean over the row's traits of log P(trait | what the user liked) / P(trait | what all like).
 
     The user's counts decay by `decay_L` over the lags, what was not liked
-    counts `disliked`; `prior` pseudo-likes stand at the base rate.
+    counts `disliked`; `prior` pseudo-likes stand at the base rate, (liked + 1) / `likes`.
+    `count_V` is 0 everywhere, and so it is again afterwards; `value_V` and `mark_V` as `_marks` wants them.
     """
-    count_V = np.zeros(rate_V.shape[0], np.float32)
-    value_V = np.zeros(rate_V.shape[0], np.float32)
-    mark_V = np.full(rate_V.shape[0], -1, np.int32)
+    first = _marks(mark_V, item_QL.shape[0])
     for q in range(item_QL.shape[0]):
+        mark = first + q
         seen = np.float32(0.0)
         for lag in range(min(item_QL.shape[1], decay_L.shape[0])):
             i = item_QL[q, lag]
@@ -54,16 +68,16 @@ def affinity(trait_RT, weight_RT, item_QL, code_QL, decay_L, disliked, rate_V, p
             for t in range(trait_RT.shape[1]):
                 k = trait_RT[i, t]
                 if count_V[k] > 0:
-                    value_V[k] = absent + math.log1p(count_V[k] / (prior * rate_V[k]))
-                    mark_V[k] = q
+                    value_V[k] = absent + math.log1p(count_V[k] / (prior * ((liked_V[k] + np.float32(1)) / likes)))
+                    mark_V[k] = mark
                     count_V[k] = 0
         for c in range(rows_QC.shape[1]):
             row = rows_QC[q, c]
             for t in range(trait_RT.shape[1]):
                 k = trait_RT[row, t]
-                if mark_V[k] != q:
+                if mark_V[k] != mark:
                     value_V[k] = absent
-                    mark_V[k] = q
+                    mark_V[k] = mark
             out_QC[q, c] = _mean(trait_RT, weight_RT, value_V, row)
 
 
@@ -127,30 +141,31 @@ def _preferences(trait_RT, row, code_F, x_F, n, weight_W, value_V, mark_V, mark)
 
 @njit(cache=True, nogil=True)
 def crossed(
-    trait_RT, weight_RT, own_UT, own_weight_UT, user_Q, item_QL, code_QL, lags, weight_W, traits, rows_QC, out_QC
-):
+    trait_RT, weight_RT, own_UT, own_weight_UT, user_Q, item_QL, code_QL, lags, weight_W, value_V, mark_V,
+    rows_QC, out_QC,
+):  # fmt: skip
     """out[q, c] = mean over the row's traits of the weights of their crosses with the user's features."""
-    value_V = np.zeros(traits, np.float32)
-    mark_V = np.full(traits, -1, np.int64)
+    first = _marks(mark_V, rows_QC.shape[0])
     code_F = np.zeros(1 + own_UT.shape[1] + lags * trait_RT.shape[1], np.int64)
     x_F = np.zeros(code_F.shape[0], np.float32)
     for q in range(rows_QC.shape[0]):
         own, own_weight = own_UT[user_Q[q]], own_weight_UT[user_Q[q]]
         n = _features(trait_RT, weight_RT, own, own_weight, item_QL[q], code_QL[q], lags, code_F, x_F)
         for c in range(rows_QC.shape[1]):
-            _preferences(trait_RT, rows_QC[q, c], code_F, x_F, n, weight_W, value_V, mark_V, q)
+            _preferences(trait_RT, rows_QC[q, c], code_F, x_F, n, weight_W, value_V, mark_V, first + q)
             out_QC[q, c] = _mean(trait_RT, weight_RT, value_V, rows_QC[q, c])
 
 
 @njit(cache=True, nogil=True)
 def learn_crosses(
-    trait_RT, weight_RT, own_UT, own_weight_UT, user_B, item_BL, code_BL, lags, weight_W, square_W, traits,
-    rows_BN, signal_B, rate, shrink,
+    trait_RT, weight_RT, own_UT, own_weight_UT, user_B, item_BL, code_BL, lags, weight_W, square_W,
+    slope_V, value_V, mark_V, rows_BN, signal_B, rate, shrink,
 ):  # fmt: skip
-    """One pass of Adagrad on -log softmax of each event's item (rows_BN[:, 0]) against sampled ones (the others)."""
-    value_V = np.zeros(traits, np.float32)
-    slope_V = np.zeros(traits, np.float32)
-    mark_V = np.full(traits, -1, np.int64)
+    """One pass of Adagrad on -log softmax of each event's item (rows_BN[:, 0]) against sampled ones (the others).
+
+    `slope_V` is 0 everywhere, and so it is again afterwards; `value_V` and `mark_V` as `_marks` wants them.
+    """
+    first = _marks(mark_V, rows_BN.shape[0])
     code_F = np.zeros(1 + own_UT.shape[1] + lags * trait_RT.shape[1], np.int64)
     x_F = np.zeros(code_F.shape[0], np.float32)
     size = rows_BN.shape[1]
@@ -159,7 +174,7 @@ def learn_crosses(
         own, own_weight = own_UT[user_B[b]], own_weight_UT[user_B[b]]
         n = _features(trait_RT, weight_RT, own, own_weight, item_BL[b], code_BL[b], lags, code_F, x_F)
         for c in range(size):
-            _preferences(trait_RT, rows_BN[b, c], code_F, x_F, n, weight_W, value_V, mark_V, b)
+            _preferences(trait_RT, rows_BN[b, c], code_F, x_F, n, weight_W, value_V, mark_V, first + b)
             share_N[c] = _mean(trait_RT, weight_RT, value_V, rows_BN[b, c])
         share_N[:] = np.exp(share_N - share_N.max())
         share_N /= share_N.sum()

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -52,7 +53,8 @@ class Answers:
 
     def asked_S(self) -> Tensor:
         """[S] which columns are those of scorers that were asked."""
-        return torch.tensor([not isinstance(answer, EmptyAnswer) for answer, _, _ in self.columns()])
+        asked = [not isinstance(answer, EmptyAnswer) for answer in self.answers]
+        return torch.from_numpy(np.repeat(asked, [len(scorer.columns) for scorer in self.scorers]))
 
 
 def ask(scorers: Sequence[Scorer], questions: Questions, absent: Collection[str] = ()) -> Answers:

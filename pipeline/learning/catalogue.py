@@ -125,6 +125,11 @@ class Catalogue:
         """Whether the item's last record was a tombstone."""
         return not bool(self.described_I[row]) and not bool(self.available_I[row])
 
+    def not_withdrawn(self, rows: list[int]) -> list[int]:
+        """Those of these rows whose last record was no tombstone."""
+        kept_N = self.described_I.numpy()[rows] | self.available_I.numpy()[rows]
+        return [row for row, kept in zip(rows, kept_N.tolist(), strict=True) if kept]
+
     def unusable(self, values: NDArray[np.float32], encoder: str) -> str | None:
         """Why a vector cannot join the catalogue; None if it can. The first one decides the width."""
         if len(values) == 0 or not np.isfinite(values).all():

@@ -65,7 +65,7 @@ def free_bytes(folder: Path | None) -> float:
 
 
 class Latencies(Collector):
-    """A histogram that takes many seconds at once: one by one those of an epoch would take as long as their decoding."""
+    """A histogram that takes many seconds at once: one by one those of an epoch take as long as their decoding."""
 
     def __init__(self, name: str, text: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
         """`bounds` are the buckets' upper ones, ascending, but for the last, which has none."""

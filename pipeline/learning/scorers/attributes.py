@@ -7,11 +7,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.learning import attribute_kernels as kernels
 from pipeline.learning.batch import Questions
 from pipeline.learning.scorer import Answer, Column, Observation, RowsAnswer
+from pipeline.learning.scratch import Scratch
 from pipeline.learning.traits import TRAITS, Traits
 from pipeline.messages import Scalar
 
@@ -62,6 +64,8 @@ class Attributes:
         self.clock = torch.zeros(1, dtype=torch.int64)
         self.weight_W = torch.zeros(CROSSES)
         self.square_W = torch.zeros(CROSSES)
+        self._zeros, self._values = Scratch(0, np.float32), Scratch(0, np.float32)
+        self._marks = Scratch(-1, np.int64)
         self._decay_L = (DECAY ** np.arange(RECENT)).astype(np.float32)
 
     _STATE = ("liked_V", "likes", "known", "clock", "weight_W", "square_W")
@@ -119,20 +123,20 @@ class Attributes:
         item_QL, code_QL = questions.history.item_QL.numpy(), questions.history.code_QL.numpy()
         if column == 0:
             kernels.affinity(
-                trait_RT, weight_RT, item_QL, code_QL, self._decay_L, np.float32(DISLIKED), self._rates().numpy(),
-                np.float32(PRIOR), rows, out_QC.numpy(),
+                trait_RT, weight_RT, item_QL, code_QL, self._decay_L, np.float32(DISLIKED), self.liked_V.numpy(),
+                self.likes.numpy()[0] + np.float32(SMOOTH), np.float32(PRIOR), *self._room(), rows, out_QC.numpy(),
             )  # fmt: skip
         else:
             kernels.crossed(
                 trait_RT, weight_RT, self.users.trait_RT.numpy(), self.users.weight_RT.numpy(),
-                questions.user_Q.numpy(), item_QL, code_QL, CROSSED_HISTORY, self.weight_W.numpy(), TRAITS,
-                rows, out_QC.numpy(),
+                questions.user_Q.numpy(), item_QL, code_QL, CROSSED_HISTORY, self.weight_W.numpy(),
+                *self._room()[1:], rows, out_QC.numpy(),
             )  # fmt: skip
         return out_QC
 
-    def _rates(self) -> Tensor:
-        """[V] how often a like has the trait, smoothed."""
-        return (self.liked_V + 1) / (self.likes + SMOOTH)
+    def _room(self) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]:
+        """A number of each trait that is 0, one that may be any, and which question it is of."""
+        return self._zeros.of(TRAITS), self._values.of(TRAITS), self._marks.of(TRAITS + 1)
 
     def _learn_crosses(self, seen: Observation, positive_B: Tensor) -> None:
         item_B = seen.events.item_B[positive_B]
@@ -146,7 +150,7 @@ class Attributes:
             self._items.trait_RT.numpy(), self._items.weight_RT.numpy(),
             self.users.trait_RT.numpy(), self.users.weight_RT.numpy(),
             seen.events.user_B[positive_B].numpy(), before.item_QL.numpy(), before.code_QL.numpy(), CROSSED_HISTORY,
-            self.weight_W.numpy(), self.square_W.numpy(), TRAITS,
+            self.weight_W.numpy(), self.square_W.numpy(), *self._room(),
             torch.cat([item_B[:, None], sampled_BN], dim=1).numpy(), seen.events.signal_B[positive_B].numpy(),
             np.float32(RATE), np.float32(SHRINK),
         )  # fmt: skip
