@@ -55,10 +55,14 @@ class SideBySide:
 
     @contextmanager
     def beside(self, work: Callable[[], object]) -> Iterator[None]:
-        """Have it done while the block is; it is over when the block is left.
+        """Have it done while the block is (before it if by one thread); it is over when the block is left.
 
         Raises what the block did, else what the work did.
         """
+        if self._threads == 1:
+            work()
+            yield
+            return
         doing = self._working().submit(work)
         try:
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -104,3 +105,36 @@ def test_threads_compute_as_their_caller_does() -> None:
         assert SideBySide(2).each(lambda _: torch.get_num_threads(), range(4)) == [1] * 4
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_is_over_when_the_block_is_left(threads: int) -> None:
+    done: list[int] = []
+
+    def work() -> None:
+        time.sleep(0.05)
+        done.append(threading.get_ident())
+
+    with SideBySide(threads).beside(work):
+        assert len(done) == (1 if threads == 1 else 0)
+    assert len(done) == 1
+    assert (done[0] == threading.get_ident()) == (threads == 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_the_work_raised_is_raised(threads: int) -> None:
+    with pytest.raises(ZeroDivisionError), SideBySide(threads).beside(lambda: 1 / 0):
+        pass
+
+
+def test_a_block_that_fails_waits_for_the_work_and_counts_for_more() -> None:
+    done = threading.Event()
+
+    def work() -> None:
+        time.sleep(0.05)
+        done.set()
+        raise ZeroDivisionError
+
+    with pytest.raises(KeyError), SideBySide(2).beside(work):
+        raise KeyError
+    assert done.is_set()
