@@ -123,7 +123,7 @@ class Catalogue:
 
     def is_withdrawn(self, row: int) -> bool:
         """Whether the item's last record was a tombstone."""
-        return not bool(self.described_I[row]) and not bool(self.available_I[row])
+        return not self.not_withdrawn([row])
 
     def not_withdrawn(self, rows: list[int]) -> list[int]:
         """Those of these rows whose last record was no tombstone."""

@@ -97,6 +97,14 @@ def _place_for(value, begin, n, most, weak_IW, i, bar):
 
 
 @njit(cache=True, nogil=True)
+def _begin(neighbour, value, at, partner):
+    """A partner of whom nothing is counted yet, in the place of whoever was there."""
+    neighbour[at] = partner
+    for c in range(value.shape[1]):
+        value[at, c] = 0.0
+
+
+@njit(cache=True, nogil=True)
 def _count_event(pairs, b, first, item_B, liked_B, signal_B, hist_item, hist_code, reach, power, gain):
     """Count event b's item with those before it, from lag `first` on.
 
@@ -104,7 +112,7 @@ def _count_event(pairs, b, first, item_B, liked_B, signal_B, hist_item, hist_cod
     What is called from here takes no tuple of arrays: counting references to them took twice as long as all else.
     """
     neighbour, value, start, room, filled, _, sizes, weak_IW, bar_I = pairs
-    most, channels = sizes[-1], value.shape[1]
+    most = sizes[-1]
     j, liked, taught = item_B[b], liked_B[b], signal_B[b]
     for lag in range(first, reach):
         i, code = hist_item[b, lag], hist_code[b, lag]
@@ -126,13 +134,9 @@ def _count_event(pairs, b, first, item_B, liked_B, signal_B, hist_item, hist_cod
         filled[i], filled[j] = max(filled[i], np.int32(s + 1)), max(filled[j], np.int32(r + 1))
         s, r = s + start[i], r + start[j]
         if new_s:
-            neighbour[s] = j
-            for c in range(channels):
-                value[s, c] = 0.0
+            _begin(neighbour, value, s, j)
         if new_r:
-            neighbour[r] = i
-            for c in range(channels):
-                value[r, c] = 0.0
+            _begin(neighbour, value, r, i)
         if both:
             value[s, 0] += taught * power[0, lag]
             value[r, 0] += taught * power[0, lag]

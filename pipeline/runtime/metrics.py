@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -76,12 +77,12 @@ class Latencies(Collector):
         self._lock = threading.Lock()
         registry.register(self)
 
-    def observe(self, seconds: Sequence[float]) -> None:
+    def observe(self, seconds: ArrayLike) -> None:
         """Note them all."""
         bucket_N = np.searchsorted(self._bounds, seconds)
         with self._lock:
             self._counts += np.bincount(bucket_N, minlength=len(self._counts))
-            self._sum += float(sum(seconds))
+            self._sum += float(np.sum(seconds))
 
     def collect(self) -> Iterator[Metric]:
         """The histogram as it is now."""
@@ -198,7 +199,7 @@ class LearnerMetrics:
     def latencies(self, records: list[Record], events_topic: str, now_ms: int) -> None:
         """Note how long ago the events of a committed epoch were appended."""
         at = [record.timestamp for record in records if record.topic == events_topic]
-        self.latency.observe((np.maximum(now_ms - np.array(at, np.int64), 0) / 1000).tolist())
+        self.latency.observe(np.maximum(now_ms - np.array(at, np.int64), 0) / 1000)
 
     def lags(self, ends: Mapping[TopicPartition, int], positions: Mapping[TopicPartition, int]) -> None:
         """Records between positions and high watermarks, per topic."""

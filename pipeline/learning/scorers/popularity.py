@@ -84,9 +84,9 @@ class Popularity:
     def observe(self, seen: Observation) -> None:
         """Count positives; every event lets time pass."""
         events = len(seen.events)
-        positive_B = seen.positive_B.numpy()
-        raised = seen.events.item_B[seen.positive_B]
-        rows, signal = raised.numpy(), seen.events.signal_B.numpy()[positive_B]
+        positive_B = seen.positive_B
+        raised = seen.events.item_B[positive_B]
+        rows, signal = raised.numpy(), seen.events.signal_B[positive_B].numpy()
         # As numpy's: of a few numbers torch takes as long as it takes to begin, which is some microseconds each time.
         gain_H, stage_gain = self.gain_H.numpy(), self.stage_gain.numpy()
         for h, horizon in enumerate(HORIZONS):
@@ -94,7 +94,7 @@ class Popularity:
             np.add.at(self.count_HI.numpy()[h], rows, signal * np.float32(gain_H[h]))
             self._orders[h].raised(raised)
         stage_gain *= math.exp(events / STAGE_HORIZON)
-        stage = _stage(seen.before.count_Q[seen.positive_B]).numpy()
+        stage = _stage(seen.before.count_Q[positive_B]).numpy()
         np.add.at(self.stage_GI.numpy(), (stage, rows), np.float32(stage_gain[0]))
         self._renormalise()
         counted = seen.events.item_B.numpy()[(seen.learn_B & seen.fresh_B).numpy()]
